@@ -1,0 +1,38 @@
+# make install | demo | test | test-all | lint | clean
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Threads that wait must sleep: spinning ones cost an order of magnitude on a shared machine.
+export OMP_WAIT_POLICY := passive
+
+.PHONY: install demo test test-all lint clean
+
+install: $(STAMP)
+
+# torch first and pinned: left to the resolver, it would bring gigabytes of CUDA libraries with it.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/mmtk run bundle=metamorph_brats --out demo --overwrite
+	@echo "The report: $(CURDIR)/demo/report.html"
+
+test: install
+	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+test-all: install
+	$(BIN)/python -m pytest -q
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Metamorphosis and LDDMM, as a plugin."""
