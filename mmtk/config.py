@@ -1,0 +1,285 @@
+"""How a run is described: frozen pydantic models that refuse what they do not know.
+
+A part of mmtk (a similarity, an integrator, a whole method) is described by a :class:`ComponentConfig`: its
+name in ``kind``, its settings as fields, and where its class lives in ``target``. A description is data. It can
+be listed, checked, printed and stored without torch; only :meth:`ComponentConfig.build` follows ``target``.
+
+Which parts exist is for the catalogue of installed plugins to say. It comes in as the validation context,
+``context={"catalogue": ...}``, so that there is no global registry and a test passes its own.
+
+Text is understood where a type is known, and nowhere else: ``"8,4,2"`` and ``"[8, 4, 2]"`` are lists where the
+field is one, ``"none"`` is None where the field may be None, ``"~/a.nii.gz"`` is expanded where it is a path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import os
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    SerializeAsAny,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from mmtk.errors import PluginError
+
+__all__ = [
+    "Capabilities",
+    "ComponentConfig",
+    "IntegratorPart",
+    "MethodPart",
+    "Part",
+    "Parts",
+    "Recipe",
+    "RegularizerPart",
+    "RunConfig",
+    "SimilarityPart",
+    "from_text",
+    "nearest",
+]
+
+INITS = ("none", "center", "rigid", "affine")
+
+
+class Parts(Protocol):
+    """What a catalogue must know: the config class of a part, by family and name."""
+
+    def find(self, family: str, name: str) -> type[ComponentConfig]:
+        """Return the config class, or raise an error that a user can act on."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a part can do, as its listing says it.
+
+    Attributes:
+        dims: Numbers of spatial dimensions.
+        needs_mask: It cannot run without a lesion mask.
+        multichannel: It takes images of more than one channel.
+        learned: It needs weights.
+    """
+
+    dims: tuple[int, ...] = (2, 3)
+    needs_mask: bool = False
+    multichannel: bool = True
+    learned: bool = False
+
+
+class _Description(BaseModel):
+    """Frozen, complete, and able to read its fields from text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_text(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        fields = {key: field for name, field in cls.model_fields.items() for key in (name, field.alias) if key}
+        return {
+            key: from_text(fields[key].annotation, value) if isinstance(value, str) and key in fields else value
+            for key, value in raw.items()
+        }
+
+
+class ComponentConfig(_Description):
+    """Describes one part: subclass it, fix ``kind``, say where the class lives, and list the settings as fields.
+
+    Example::
+
+        class LocalCorrelationConfig(ComponentConfig):
+            "Squared local correlation coefficient, in a box."
+
+            target = "mmtk.similarity:LocalCorrelation"
+            kind: Literal["lncc"] = "lncc"
+            radius: int = Field(default=2, ge=1, description="half width of the window, in voxels")
+
+    Attributes:
+        target: ``"package.module:Class"``. Its constructor takes the fields, less ``kind``, as keywords.
+        summary: One line for listings; the first line of the docstring unless given.
+        capabilities: What the part can do.
+    """
+
+    target: ClassVar[str]
+    summary: ClassVar[str]
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    kind: str
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "summary" not in cls.__dict__:
+            cls.summary = (inspect.getdoc(cls) or "").split("\n", 1)[0].rstrip(".")
+
+    @classmethod
+    def name(cls) -> str:
+        """The name by which a user asks for this part."""
+        return str(cls.model_fields["kind"].default)
+
+    def settings(self) -> dict[str, Any]:
+        """The fields, less ``kind``; parts within it are still descriptions."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}
+
+    def build(self, **context: Any) -> Any:
+        """Import ``target`` and call it with the settings and ``context``.
+
+        ``context`` is what the caller knows and a description cannot: a grid, a device, a spacing.
+        """
+        module, _, attribute = self.target.partition(":")
+        return getattr(import_module(module), attribute)(**self.settings(), **context)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Marks a field that holds a part of one family: a name, a mapping with ``kind``, or a description.
+
+    Attributes:
+        family: ``"method"``, ``"similarity"``, ... as in the names of the hooks, in the singular.
+    """
+
+    family: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_before_validator_function(self._look_up, handler(source))
+
+    def _look_up(self, raw: Any, info: ValidationInfo) -> ComponentConfig:
+        if isinstance(raw, ComponentConfig):
+            return raw
+        settings = {"kind": raw} if isinstance(raw, str) else raw
+        if not isinstance(settings, Mapping) or not isinstance(settings.get("kind"), str):
+            raise ValueError(f"must be the name of a {self.family}, or its settings with the name under 'kind'")
+        catalogue: Parts | None = (info.context or {}).get("catalogue")
+        if catalogue is None:
+            raise ValueError(
+                f"the {self.family} {settings['kind']!r} is looked up in a catalogue, and none was given; "
+                "pass a description, or context={'catalogue': mmtk.plugins.installed()}"
+            )
+        try:
+            chosen = catalogue.find(self.family, settings["kind"])
+        except PluginError as error:
+            raise ValueError(str(error)) from error
+        return chosen.model_validate({**settings, "kind": chosen.name()}, context=info.context)
+
+
+MethodPart = Annotated[SerializeAsAny[ComponentConfig], Part("method")]
+SimilarityPart = Annotated[SerializeAsAny[ComponentConfig], Part("similarity")]
+IntegratorPart = Annotated[SerializeAsAny[ComponentConfig], Part("integrator")]
+RegularizerPart = Annotated[SerializeAsAny[ComponentConfig], Part("regularizer")]
+
+
+def _existing(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ValueError("is a folder; an image file is needed")
+    if not path.parent.is_dir():
+        raise ValueError(f"no such file; there is no folder '{path.parent}' either")
+    raise ValueError("no such file" + nearest(path.name, (entry.name for entry in path.parent.iterdir())))
+
+
+def _init(raw: Any) -> Any:
+    if raw in INITS:
+        return raw
+    try:
+        return _existing(_path(raw) if isinstance(raw, str) else Path(raw))
+    except ValueError:
+        raise ValueError(
+            f"must be one of {', '.join(INITS)}, or the file of a transform{nearest(str(raw), INITS)}"
+        ) from None
+
+
+InputFile = Annotated[Path, AfterValidator(_existing)]
+Start = Annotated[Union[Literal["none", "center", "rigid", "affine"], Path], BeforeValidator(_init)]  # noqa: UP007
+
+
+class Recipe(_Description):
+    """How to register, without the images: what a bundle holds."""
+
+    method: MethodPart = Field(description="what registers")
+    init: Start = Field(
+        default="affine",
+        description="placement before the method: none, center, rigid, affine, or a transform file",
+    )
+    normalize: Literal["robust", "histogram", "none"] = Field(
+        default="robust",
+        description="intensities: robust scaling to [0, 1], histogram of the fixed image, or as they are",
+    )
+    spacing: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        default=None, min_length=2, max_length=3, description="mm per pixel, for images whose file does not say"
+    )
+
+
+class RunConfig(Recipe):
+    """A registration of two files, described completely."""
+
+    moving: InputFile = Field(description="image that is carried onto the fixed one")
+    fixed: InputFile = Field(description="image that stays")
+    mask: InputFile | None = Field(
+        default=None, description="lesion on the moving image; any non-zero voxel counts"
+    )
+    fixed_mask: InputFile | None = Field(
+        default=None, description="lesion on the fixed image; there the images are not compared"
+    )
+    labels: InputFile | None = Field(default=None, description="label map of the moving image, carried along")
+    fixed_labels: InputFile | None = Field(
+        default=None, description="label map of the fixed image; with `labels`, overlaps are reported"
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known name that is closest, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expandvars(text)).expanduser()
+
+
+def from_text(annotation: Any, text: str) -> Any:
+    """Read ``text`` as far as the field's type asks for it; what pydantic reads itself stays text."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    choices = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    if types.NoneType in choices and text.lower() == "none":
+        return None
+    for choice in choices:
+        while get_origin(choice) is Annotated:
+            choice = get_args(choice)[0]
+        if get_origin(choice) is Literal and text in get_args(choice):
+            return text
+        if choice is Path:
+            return _path(text)
+        if get_origin(choice) in (tuple, list, set, frozenset, dict):
+            return _listfrom_text(text)
+    return _objectfrom_text(text) if text.startswith("{") else text
+
+
+def _listfrom_text(text: str) -> Any:
+    if text.startswith(("[", "{")):
+        return _objectfrom_text(text)
+    return [item.strip() for item in text.split(",")]
+
+
+def _objectfrom_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,238 @@
+"""What is installed: every plugin, what it offers, and what is wrong with it.
+
+pluggy's own loader stops at the first plugin that fails to import, and so one broken package would take the whole
+toolkit down. Here every plugin is loaded, registered and asked under guard. One that fails is kept with its error:
+it is listed, it offers nothing, and it stops only a run that asks for something it might have offered.
+
+    MMTK_LOAD_PLUGINS=a,b       load these only; empty: none
+    MMTK_DISABLE_PLUGINS=x      leave these out
+
+Both take names of entry points or of distributions.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from mmtk.config import ComponentConfig, nearest
+from mmtk.errors import ConfigError, PluginError
+from mmtk.plugins import hookspecs
+from mmtk.plugins.hookspecs import PLUGIN_API, PROJECT, Command
+
+__all__ = ["FAMILIES", "GROUP", "Catalogue", "Offer", "PluginRecord", "installed", "load"]
+
+GROUP = "mmtk.plugins"
+
+#: Family of parts, as descriptions name it, and the hook that gathers it.
+FAMILIES = {
+    "method": "mmtk_methods",
+    "integrator": "mmtk_integrators",
+    "similarity": "mmtk_similarities",
+    "regularizer": "mmtk_regularizers",
+    "segmenter": "mmtk_segmenters",
+    "loss": "mmtk_losses",
+    "metric": "mmtk_metrics",
+}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A part that a plugin offers, under a name, in a family."""
+
+    family: str
+    name: str
+    config: type[ComponentConfig]
+    plugin: str
+    distribution: str
+
+    @property
+    def full_name(self) -> str:
+        """The name that stays clear where two distributions offer ``name``."""
+        return f"{self.distribution}:{self.name}"
+
+
+@dataclass(frozen=True)
+class PluginRecord:
+    """One plugin: where it came from, what it offers, or why it cannot.
+
+    Attributes:
+        status: ``"ok"``, ``"broken"`` or ``"disabled"``.
+        error: What went wrong, in one line; empty unless broken.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: str = "ok"
+    error: str = ""
+    offers: tuple[Offer, ...] = ()
+    bundles: tuple[Path, ...] = ()
+    commands: tuple[Command, ...] = ()
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Everything that the installed plugins offer."""
+
+    plugins: tuple[PluginRecord, ...] = field(default=())
+
+    def offers(self, family: str | None = None) -> list[Offer]:
+        """All offers, or those of one family, by name."""
+        every = [offer for plugin in self.plugins for offer in plugin.offers]
+        chosen = [offer for offer in every if family in (None, offer.family)]
+        return sorted(chosen, key=lambda offer: (list(FAMILIES).index(offer.family), offer.name))
+
+    @property
+    def broken(self) -> list[PluginRecord]:
+        """The plugins that could not be loaded."""
+        return [plugin for plugin in self.plugins if plugin.status == "broken"]
+
+    @property
+    def bundles(self) -> dict[str, list[Path]]:
+        """The folders of all bundles, by the bundle's name."""
+        found: dict[str, list[Path]] = {}
+        for plugin in self.plugins:
+            for folder in plugin.bundles:
+                found.setdefault(folder.name, []).append(folder)
+        return found
+
+    def find(self, family: str, name: str) -> type[ComponentConfig]:
+        """Return the description of one part.
+
+        Args:
+            family: A key of :data:`FAMILIES`.
+            name: The part's name, or ``distribution:name``.
+
+        Raises:
+            ConfigError: There is no such part, or more than one.
+            PluginError: There is none, but a plugin that is broken may have offered it.
+        """
+        distribution, colon, short = name.rpartition(":")
+        offers = self.offers(family)
+        found = [o for o in offers if o.name == short and (not colon or o.distribution == distribution)]
+        if len(found) == 1:
+            return found[0].config
+        if found:
+            owners = " and ".join(offer.distribution for offer in found)
+            raise ConfigError(
+                f"'{short}' is offered by {owners}; choose one: {' or '.join(o.full_name for o in found)}"
+            )
+        known = sorted({offer.name for offer in offers})
+        message = f"no {family} is called '{name}'{nearest(short, known)}. Installed: {', '.join(known) or 'none'}"
+        blamed = [p for p in self.broken if not colon or distribution in (p.distribution, p.name)]
+        if blamed:
+            why = "; ".join(f"plugin '{p.name}' ({p.distribution} {p.version}): {p.error}" for p in blamed)
+            raise PluginError(f"{message}. Not loaded: {why}")
+        raise ConfigError(message)
+
+    def bundle(self, name: str) -> Path:
+        """Return the folder of the bundle ``name``.
+
+        Raises:
+            ConfigError: No bundle is called so, or several are.
+        """
+        folders = self.bundles.get(name, [])
+        if len(folders) == 1:
+            return folders[0]
+        if folders:
+            raise ConfigError(
+                f"several bundles are called '{name}': {', '.join(map(str, folders))}; give a folder"
+            )
+        known = sorted(self.bundles)
+        raise ConfigError(
+            f"no bundle is called '{name}'{nearest(name, known)}. Installed: {', '.join(known) or 'none'}"
+        )
+
+
+@cache
+def installed() -> Catalogue:
+    """The catalogue of this environment, read once."""
+    return load(importlib.metadata.entry_points(group=GROUP), os.environ)
+
+
+def load(entry_points: Iterable[Any], environ: Mapping[str, str]) -> Catalogue:
+    """Load every plugin under guard.
+
+    Args:
+        entry_points: As :func:`importlib.metadata.entry_points` gives them.
+        environ: Where ``MMTK_LOAD_PLUGINS`` and ``MMTK_DISABLE_PLUGINS`` are read.
+    """
+    return Catalogue(tuple(_read(entry_point, environ) for entry_point in entry_points))
+
+
+def _read(entry_point: Any, environ: Mapping[str, str]) -> PluginRecord:
+    name = entry_point.name
+    distribution = getattr(entry_point.dist, "name", "unknown")
+    version = getattr(entry_point.dist, "version", "unknown")
+    if not _wanted({name, distribution}, environ):
+        return PluginRecord(name, distribution, version, "disabled")
+    try:
+        hooks = _hooks(name, entry_point.load())
+        return PluginRecord(
+            name,
+            distribution,
+            version,
+            offers=tuple(
+                Offer(family, config.name(), config, name, distribution)
+                for family, hook in FAMILIES.items()
+                for config in _configs(hook, hooks)
+            ),
+            bundles=tuple(Path(folder) for folder in hooks.get("mmtk_bundles", [])),
+            commands=tuple(hooks.get("mmtk_commands", [])),
+        )
+    except (Exception, SystemExit) as error:
+        words = " ".join(str(error).split())
+        return PluginRecord(name, distribution, version, "broken", f"{type(error).__name__}: {words}")
+
+
+def _wanted(names: set[str], environ: Mapping[str, str]) -> bool:
+    def listed(variable: str) -> set[str]:
+        return {item.strip() for item in environ.get(variable, "").split(",")} - {""}
+
+    if names & listed("MMTK_DISABLE_PLUGINS"):
+        return False
+    return "MMTK_LOAD_PLUGINS" not in environ or bool(names & listed("MMTK_LOAD_PLUGINS"))
+
+
+def _hooks(name: str, plugin: object) -> dict[str, list[Any]]:
+    """Ask one plugin, alone, for all that it offers: the answer of each of its hooks.
+
+    Raises:
+        PluginError: It needs a newer mmtk, or implements a hook that does not exist.
+    """
+    wanted = str(getattr(plugin, "requires_api", PLUGIN_API))
+    if int(wanted) > int(PLUGIN_API):
+        raise PluginError(f"it needs plugin API {wanted}, and this mmtk has {PLUGIN_API}; upgrade mmtk")
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin, name)
+    known = {spec for spec in vars(hookspecs) if spec.startswith("mmtk_")}
+    answers = {}
+    for caller in manager.get_hookcallers(plugin) or []:
+        if caller.name not in known:
+            close = difflib.get_close_matches(caller.name, known, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise PluginError(f"there is no hook called '{caller.name}'{hint}")
+        answers[caller.name] = [item for answer in caller() for item in answer]
+    return answers
+
+
+def _configs(hook: str, hooks: Mapping[str, list[Any]]) -> list[type[ComponentConfig]]:
+    configs = hooks.get(hook, [])
+    for config in configs:
+        if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
+            raise PluginError(f"{hook} returned {config!r}; expected classes derived from mmtk.ComponentConfig")
+        if not isinstance(config.model_fields["kind"].default, str):
+            raise PluginError(f"{config.__name__} has no name; give it kind: Literal['name'] = 'name'")
+        if ":" not in getattr(config, "target", ""):
+            raise PluginError(f"{config.__name__} has no target; give it target = 'package.module:Class'")
+    return configs
