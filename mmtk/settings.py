@@ -7,8 +7,9 @@
     regularizers=bending,diffusion
     regularizers.bending.weight=2
 
-The first ``=`` separates; what follows stays text until the type of its field is known, so that ``moving=007`` is
-a file and ``mu=1e-3`` a number. Values that begin with ``$``, ``@`` or ``%`` are refused: MONAI would evaluate them.
+The first ``=`` separates; what follows stays text until the type of its field is known, so that ``moving=007``
+is a file and ``mu=1e-3`` a number. A value that begins with ``$``, ``@`` or ``%`` is refused: MONAI would
+evaluate it.
 
 Everything that is wrong is found before anything is refused: one sentence each, at the place where it was typed.
 """
@@ -142,6 +143,8 @@ class _Resolution:
     def _place(self, setting: Setting) -> Location | None:
         """Return the path in full, or note why there is none."""
         first, *rest = setting.path
+        if rest[-1:] == ["kind"]:
+            rest = rest[:-1]
         if first in self.model.model_fields:
             return (first, *rest)
         if self.method is None:
@@ -196,7 +199,7 @@ class _Resolution:
         try:
             chosen = self.catalogue.find(family, str(part["kind"]))
         except MmtkError:
-            return here  # the check of the whole tree says so, once
+            return (*here, *rest)  # the check of the whole tree says so, once
         if not rest:
             raise ConfigError(f"'{chosen.name()}' is a part; set one of {', '.join(_names(chosen))} in it")
         return self._walk(part, chosen, tuple(rest), here, value)
@@ -261,7 +264,8 @@ class _Resolution:
         if model is None:
             return ""
         slip = str(location[-1])
-        prefix = _dotted(location[1:-1] if location[0] == "method" else location[:-1])
+        setting, _ = self._typed(location)
+        prefix = setting.key.rpartition(".")[0] if setting else _dotted(location).rpartition(".")[0]
         close = nearest(slip, _names(model))
         if close:
             return close.replace("mean '", f"mean '{prefix}.") if prefix else close
@@ -286,13 +290,13 @@ def _words(kind: str, context: Mapping[str, Any], detail: Mapping[str, Any]) -> 
     seen = detail.get("input")
     match kind:
         case "greater_than_equal":
-            return f"must be >= {context['ge']}"
+            return f"must be >= {context['ge']:g}"
         case "greater_than":
-            return f"must be > {context['gt']}"
+            return f"must be > {context['gt']:g}"
         case "less_than_equal":
-            return f"must be <= {context['le']}"
+            return f"must be <= {context['le']:g}"
         case "less_than":
-            return f"must be < {context['lt']}"
+            return f"must be < {context['lt']:g}"
         case "float_parsing" | "float_type":
             return f"'{seen}' is not a number"
         case "int_parsing" | "int_type" | "int_from_float":

@@ -12,7 +12,6 @@ Both take names of entry points or of distributions.
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import os
 from collections.abc import Iterable, Mapping
@@ -127,7 +126,7 @@ class Catalogue:
                 f"'{short}' is offered by {owners}; choose one: {' or '.join(o.full_name for o in found)}"
             )
         known = sorted({offer.name for offer in offers})
-        message = f"no {family} is called '{name}'{nearest(short, known)}. Installed: {', '.join(known) or 'none'}"
+        message = f"no {family} is called '{name}'{_advice(short, known)}"
         blamed = [p for p in self.broken if not colon or distribution in (p.distribution, p.name)]
         if blamed:
             why = "; ".join(f"plugin '{p.name}' ({p.distribution} {p.version}): {p.error}" for p in blamed)
@@ -148,9 +147,7 @@ class Catalogue:
                 f"several bundles are called '{name}': {', '.join(map(str, folders))}; give a folder"
             )
         known = sorted(self.bundles)
-        raise ConfigError(
-            f"no bundle is called '{name}'{nearest(name, known)}. Installed: {', '.join(known) or 'none'}"
-        )
+        raise ConfigError(f"no bundle is called '{name}'{_advice(name, known)}")
 
 
 @cache
@@ -194,6 +191,10 @@ def _read(entry_point: Any, environ: Mapping[str, str]) -> PluginRecord:
         return PluginRecord(name, distribution, version, "broken", f"{type(error).__name__}: {words}")
 
 
+def _advice(name: str, known: list[str]) -> str:
+    return f"{nearest(name, known) or '.'} Installed: {', '.join(known) or 'none'}"
+
+
 def _wanted(names: set[str], environ: Mapping[str, str]) -> bool:
     def listed(variable: str) -> set[str]:
         return {item.strip() for item in environ.get(variable, "").split(",")} - {""}
@@ -219,9 +220,7 @@ def _hooks(name: str, plugin: object) -> dict[str, list[Any]]:
     answers = {}
     for caller in manager.get_hookcallers(plugin) or []:
         if caller.name not in known:
-            close = difflib.get_close_matches(caller.name, known, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise PluginError(f"there is no hook called '{caller.name}'{hint}")
+            raise PluginError(f"there is no hook called '{caller.name}'{nearest(caller.name, known)}")
         answers[caller.name] = [item for answer in caller() for item in answer]
     return answers
 

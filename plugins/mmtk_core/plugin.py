@@ -1,0 +1,171 @@
+"""Similarities, regularizers and integrators: their settings. The classes live in mmtk; pydantic only here."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mmtk.config import ComponentConfig
+from mmtk.plugins import hookimpl
+
+# --- similarities
+
+
+class SquaredDifferenceConfig(ComponentConfig):
+    """Sum of squared differences: the same tissue has the same intensity in both images."""
+
+    target = "mmtk.similarity:SquaredDifference"
+    kind: Literal["ssd"] = "ssd"
+
+
+class LocalSquaredDifferenceConfig(ComponentConfig):
+    """Squared differences of locally normalized images: blind to slow changes of brightness and contrast."""
+
+    target = "mmtk.similarity:LocalSquaredDifference"
+    kind: Literal["local_ssd"] = "local_ssd"
+    radius: int = Field(default=2, ge=1, description="half width of the window, in voxels of a level")
+
+
+class NormalizedCrossCorrelationConfig(ComponentConfig):
+    """One correlation coefficient for the whole image: one brightness and contrast for all."""
+
+    target = "mmtk.similarity:NormalizedCrossCorrelation"
+    kind: Literal["ncc"] = "ncc"
+
+
+class LocalCorrelationConfig(ComponentConfig):
+    """Squared local correlation coefficient, in a box."""
+
+    target = "mmtk.similarity:LocalCorrelation"
+    kind: Literal["lncc"] = "lncc"
+    radius: int = Field(default=2, ge=1, description="half width of the window, in voxels of a level")
+
+
+class MutualInformationConfig(ComponentConfig):
+    """Mutual information: for images of different modalities."""
+
+    target = "mmtk.similarity:MutualInformation"
+    kind: Literal["mi"] = "mi"
+    bins: int = Field(default=32, ge=4, description="bins of each image's histogram")
+
+
+class IntensityRatioVarianceConfig(ComponentConfig):
+    """Variance of the ratio of intensities, summed over the tissues of the fixed image."""
+
+    target = "mmtk.similarity:IntensityRatioVariance"
+    kind: Literal["vir"] = "vir"
+
+
+# --- regularizers
+
+
+class RegularizerConfig(ComponentConfig):
+    """A further term of the energy and its weight, which the method applies."""
+
+    weight: float = Field(default=1.0, ge=0, description="weight of the term")
+
+    def settings(self) -> dict[str, Any]:
+        return {name: value for name, value in super().settings().items() if name != "weight"}
+
+
+class VelocityNormConfig(RegularizerConfig):
+    """Squared norm of the velocities in V: the length of the path of shapes."""
+
+    target = "mmtk.regularizers:VelocityNorm"
+    kind: Literal["v_norm"] = "v_norm"
+
+
+class ResidualNormConfig(RegularizerConfig):
+    """Squared norm of the residual: the price of a change in intensity."""
+
+    target = "mmtk.regularizers:ResidualNorm"
+    kind: Literal["residual_norm"] = "residual_norm"
+
+
+class BendingConfig(RegularizerConfig):
+    """Bending energy of the displacement; affine motion is free."""
+
+    target = "mmtk.regularizers:Bending"
+    kind: Literal["bending"] = "bending"
+
+
+class DiffusionConfig(RegularizerConfig):
+    """Squared gradient of the displacement."""
+
+    target = "mmtk.regularizers:Diffusion"
+    kind: Literal["diffusion"] = "diffusion"
+
+
+class JacobianBarrierConfig(RegularizerConfig):
+    """Price of a Jacobian determinant that comes near zero: keeps the map from folding."""
+
+    target = "mmtk.regularizers:JacobianBarrier"
+    kind: Literal["jacobian_barrier"] = "jacobian_barrier"
+
+
+class InverseConsistencyConfig(RegularizerConfig):
+    """Distance from the identity of the map followed by its inverse."""
+
+    target = "mmtk.regularizers:InverseConsistency"
+    kind: Literal["inverse_consistency"] = "inverse_consistency"
+
+
+# --- integrators
+
+
+class EulerianConfig(ComponentConfig):
+    """Finite differences on the grid: needs small steps; the teaching case."""
+
+    target = "mmtk.integrators:Eulerian"
+    kind: Literal["eulerian"] = "eulerian"
+
+
+class SemiLagrangianConfig(ComponentConfig):
+    """Image and momentum are resampled once a step; blurs after many steps."""
+
+    target = "mmtk.integrators:SemiLagrangian"
+    kind: Literal["semi_lagrangian"] = "semi_lagrangian"
+
+
+class SharpConfig(ComponentConfig):
+    """Every residual is resampled once, through composed maps: no blur; the cost grows with steps squared."""
+
+    target = "mmtk.integrators:Sharp"
+    kind: Literal["sharp"] = "sharp"
+
+
+class LagrangianConfig(ComponentConfig):
+    """Closed form in the moving frame: as sharp as `sharp`; the cost grows with the steps."""
+
+    target = "mmtk.integrators:Lagrangian"
+    kind: Literal["lagrangian"] = "lagrangian"
+
+
+@hookimpl
+def mmtk_similarities() -> list[type[ComponentConfig]]:
+    return [
+        SquaredDifferenceConfig,
+        LocalSquaredDifferenceConfig,
+        NormalizedCrossCorrelationConfig,
+        LocalCorrelationConfig,
+        MutualInformationConfig,
+        IntensityRatioVarianceConfig,
+    ]
+
+
+@hookimpl
+def mmtk_regularizers() -> list[type[ComponentConfig]]:
+    return [
+        VelocityNormConfig,
+        ResidualNormConfig,
+        BendingConfig,
+        DiffusionConfig,
+        JacobianBarrierConfig,
+        InverseConsistencyConfig,
+    ]
+
+
+@hookimpl
+def mmtk_integrators() -> list[type[ComponentConfig]]:
+    return [EulerianConfig, SemiLagrangianConfig, SharpConfig, LagrangianConfig]

@@ -1,0 +1,141 @@
+"""Metamorphosis and LDDMM: their settings and the bundles that hold them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from mmtk.config import ComponentConfig, IntegratorPart, RegularizerPart, SimilarityPart
+from mmtk.plugins import hookimpl
+from mmtk_core.plugin import LagrangianConfig, LocalSquaredDifferenceConfig
+
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _ShapeConfig(ComponentConfig):
+    """What metamorphosis and LDDMM share: kernel, time, pyramid and the parts of the energy."""
+
+    lam: float = Field(
+        default=5e-5,
+        gt=0,
+        alias="lambda",
+        description="weight of the shape's energy, the same at every resolution; the larger, the stiffer",
+    )
+    kernel: Literal["gaussian", "sobolev"] = Field(
+        default="gaussian", description="kernel that makes velocities smooth"
+    )
+    sigma: tuple[Positive, ...] = Field(
+        default=(24.0, 12.0), min_length=1, description="width of the kernel in mm; several: a sum of kernels"
+    )
+    sigma_weights: tuple[Weight, ...] = Field(
+        default=(1.0, 0.1), min_length=1, description="share of each width in the sum"
+    )
+    order: float = Field(default=2.0, gt=0, description="order of the sobolev kernel; the higher, the smoother")
+    stride: float | None = Field(
+        default=6.0, gt=0, description="node distance of the control lattice in mm; none: from the kernel's width"
+    )
+    velocities: int = Field(default=1, ge=1, description="velocities along the path; 1: stationary")
+    steps: int = Field(default=15, ge=1, description="time steps over [0, 1]")
+    squarings: int = Field(
+        default=6, ge=0, le=12, description="a stationary flow is composed from 2^squarings steps"
+    )
+    levels: tuple[Positive, ...] = Field(
+        default=(8.0, 4.0, 2.0), min_length=1, description="sample distance of each level in mm, coarse to fine"
+    )
+    iterations: tuple[Count, ...] = Field(
+        default=(12, 12, 10), min_length=1, description="iterations on each level"
+    )
+    similarity: SimilarityPart = Field(
+        default_factory=LocalSquaredDifferenceConfig, description="how images are compared"
+    )
+    integrator: IntegratorPart = Field(
+        default_factory=LagrangianConfig, description="how momentum and image are carried through time"
+    )
+    regularizers: tuple[RegularizerPart, ...] = Field(default=(), description="further terms of the energy")
+    optimizer: Literal["lbfgs", "adam"] = Field(default="lbfgs", description="what descends")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="step of adam; none: the method's own choice"
+    )
+    tolerance: float = Field(
+        default=0.0, ge=0, description="stop a level once the energy falls by less than this share; 0: never"
+    )
+    checkpoint: bool = Field(default=True, description="recompute time steps instead of storing them")
+
+    @model_validator(mode="after")
+    def _one_count_for_each_level(self) -> Self:
+        _equally_long("levels", self.levels, "iterations", self.iterations)
+        return self
+
+    @model_validator(mode="after")
+    def _one_share_for_each_width(self) -> Self:
+        _equally_long("sigma", self.sigma, "sigma_weights", self.sigma_weights)
+        return self
+
+    @model_validator(mode="after")
+    def _coarse_to_fine(self) -> Self:
+        if list(self.levels) != sorted(self.levels, reverse=True):
+            raise ValueError(f"levels={_text(self.levels)}: must run from coarse to fine, such as 8,4,2")
+        return self
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if not any(self.sigma_weights):
+            raise ValueError(f"sigma_weights={_text(self.sigma_weights)}: at least one must be > 0")
+        return self
+
+
+class MetamorphosisConfig(_ShapeConfig):
+    """Shape and appearance together: a diffeomorphism, and an intensity change within the lesion."""
+
+    target = "mmtk_metamorphosis.method:Metamorphosis"
+
+    kind: Literal["metamorphosis"] = "metamorphosis"
+    momentum: Literal["split", "coupled"] = Field(
+        default="split",
+        description="split: shape and residual are unknowns of their own; coupled: one momentum, as published",
+    )
+    shape: Literal["white", "momentum"] = Field(
+        default="white", description="unknowns of the shape: white velocity coefficients, or a scalar momentum"
+    )
+    lesion: Literal["unknown", "grew", "collapsed"] = Field(
+        default="unknown",
+        description="what the lesion did to its neighbors; grew: a tumor that pushed, collapsed: a cavity",
+    )
+    mu: float = Field(
+        default=0.1, ge=0, description="weight of the intensity change; 0: motion only, the larger the freer"
+    )
+
+
+class LDDMMConfig(_ShapeConfig):
+    """Shape alone: a diffeomorphism between two images (metamorphosis with mu = 0)."""
+
+    target = "mmtk_metamorphosis.method:Metamorphosis"
+
+    kind: Literal["lddmm"] = "lddmm"
+    shape: Literal["white", "momentum"] = Field(
+        default="white", description="unknowns of the shape: white velocity coefficients, or a scalar momentum"
+    )
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "momentum": "split", "lesion": "unknown", "mu": 0.0}
+
+
+@hookimpl
+def mmtk_methods() -> list[type[ComponentConfig]]:
+    return [MetamorphosisConfig, LDDMMConfig]
+
+
+def _equally_long(name: str, values: tuple[Any, ...], other: str, others: tuple[Any, ...]) -> None:
+    if len(values) != len(others):
+        raise ValueError(
+            f"{name}={_text(values)} and {other}={_text(others)} must be equally long: "
+            f"{len(values)} against {len(others)}"
+        )
+
+
+def _text(values: tuple[Any, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)
