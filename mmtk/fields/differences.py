@@ -75,11 +75,11 @@ def jacobian_determinant(u: Tensor) -> Tensor:
     Returns:
         ``(B, 1, *space)``.
     """
-    m = jacobian(u)
-    if u.shape[1] == 2:
-        return (m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0])[:, None]
-    minors = [
-        m[:, 1, (j + 1) % 3] * m[:, 2, (j + 2) % 3] - m[:, 1, (j + 2) % 3] * m[:, 2, (j + 1) % 3]
-        for j in range(3)
+    dim = u.shape[1]
+    rows = [
+        [torch.gradient(u[:, a], dim=b + 1)[0].add_(float(a == b)) for b in range(dim)] for a in range(dim)
     ]
-    return sum(m[:, 0, j] * minors[j] for j in range(3))[:, None]
+    if dim == 2:
+        return (rows[0][0] * rows[1][1] - rows[0][1] * rows[1][0])[:, None]
+    (a, b, c), (d, e, f), (g, h, i) = rows
+    return (a * (e * i - f * h) + b * (f * g - d * i) + c * (d * h - e * g))[:, None]

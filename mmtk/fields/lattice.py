@@ -21,14 +21,14 @@ from torch import Tensor
 
 from mmtk.fields.grid import Grid, identity
 from mmtk.fields.kernels import fast_length
-from mmtk.fields.splines import interpolation_matrix
-from mmtk.fields.warp import sample
+from mmtk.fields.splines import derivative_matrix, interpolation_matrix
+from mmtk.fields.warp import invert, sample, warp
 
 __all__ = ["Lattice", "along_axes"]
 
 
-def along_axes(field: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Multiply every axis of a field by a matrix of its own: ``(B, C, *in)`` to ``(B, C, *out)``.
+def along_axes(field: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
+    """Multiply every axis of a field by a matrix of its own (or none): ``(B, C, *in)`` to ``(B, C, *out)``.
 
     Planes come first, so that each axis is one large matrix product; with the small channel axis innermost the
     same sum is several times slower.
@@ -37,6 +37,8 @@ def along_axes(field: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     spatial = list(field.shape[2:])
     for axis in reversed(range(len(matrices))):
         matrix = matrices[axis]
+        if matrix is None:
+            continue
         before = lead[0] * lead[1] * math.prod(spatial[:axis])
         after = math.prod(spatial[axis + 1 :])
         if after == 1:
@@ -54,14 +56,12 @@ class Lattice:
         grid: The fine grid.
         spacing: Distance of the nodes in mm, the same along every axis.
         padding: mm by which the period is longer than the grid; about 1.5 sigma keeps the two ends apart.
-        refine: Composition samples the map linearly after refining it so many times by its spline: 1 is plain
-            linear interpolation, 2 has a quarter of its error at little cost.
     """
 
-    def __init__(self, grid: Grid, spacing: float, padding: float, refine: int = 2) -> None:
+    def __init__(self, grid: Grid, spacing: float, padding: float) -> None:
         if not spacing > 0 or padding < 0:
             raise ValueError(f"node spacing {spacing} mm must be positive, padding {padding} mm not negative")
-        self.grid, self.spacing, self.padding, self.refine = grid, float(spacing), float(padding), refine
+        self.grid, self.spacing, self.padding = grid, float(spacing), float(padding)
         least = [math.ceil(e / spacing) + 1 for e in grid.extent]
         self.nodes = tuple(fast_length(max(n + math.ceil(padding / spacing), 4)) for n in least)
         self.before = tuple((n - m) // 2 for n, m in zip(self.nodes, least, strict=True))
@@ -103,27 +103,88 @@ class Lattice:
         return displacement * (self.spacing / self.grid.per_axis(displacement))
 
     def compose(self, outer: Tensor, inner: Tensor) -> Tensor:
-        """Return the displacement of ``(id + outer) o (id + inner)`` on the nodes, in node spacings."""
-        points = (identity(self.nodes, dtype=inner.dtype, device=inner.device) + inner) * self.refine
-        return inner + sample(self._refined(outer), points, padding="periodic")
+        """Return the displacement of ``(id + outer) o (id + inner)`` on the nodes, in node spacings.
+
+        Linear interpolation between nodes errs by ``t (1 - t) / 2`` times the second derivative along each axis;
+        the spline knows those derivatives, so they are sampled alongside and taken off. What is left is of fourth
+        order, at a fraction of the price of a cubic stencil.
+        """
+        points = identity(self.nodes, dtype=inner.dtype, device=inner.device) + inner
+        bent = [self._derivative(outer, axis, 2) for axis in range(len(self.nodes))]
+        value, *second = sample(torch.cat([outer, *bent], dim=1), points, padding="periodic").split(
+            outer.shape[1], dim=1
+        )
+        behind = points - torch.floor(points.detach())
+        bow = 0.5 * behind * (1 - behind)
+        return inner + value - sum(bow[:, axis : axis + 1] * s for axis, s in enumerate(second))
 
     def exponential(self, velocity: Tensor, squarings: int) -> Tensor:
-        """Return the displacement of the flow at time 1 of a stationary velocity, both in node spacings."""
-        u = velocity / 2**squarings
+        """Return the displacement of the flow at time 1 of a stationary velocity, both in node spacings.
+
+        Scaling and squaring from a second-order first step, ``e v + e^2/2 (Dv) v``. Small steps interpolated linearly
+        err in proportion to the step, and their sum does not vanish however small they are; with a better
+        first step three to five squarings do, and each of them moves far enough for interpolation to pay.
+
+        Args:
+            velocity: ``(1, dim, *nodes)``.
+            squarings: The flow is composed of ``2 ** squarings`` first steps.
+        """
+        small = velocity / 2**squarings
+        u = small + 0.5 * self._along(small)
         for _ in range(squarings):
             u = self.compose(u, u)
         return u
 
-    def _refined(self, field: Tensor) -> Tensor:
-        if self.refine == 1:
-            return field
-        key = ("refine", field.dtype, field.device)
+    def _along(self, velocity: Tensor) -> Tensor:
+        """Return ``(Dv) v`` on the nodes, by the derivative of the spline."""
+        return sum(
+            self._derivative(velocity, axis, 1) * velocity[:, axis : axis + 1] for axis in range(len(self.nodes))
+        )
+
+    def _derivative(self, field: Tensor, axis: int, order: int) -> Tensor:
+        """Return the first or second derivative of the spline along one axis, at the nodes, per node spacing."""
+        key = (axis, order, field.dtype, field.device)
+        if key not in self._matrices:
+            self._matrices[key] = [derivative_matrix(self.nodes[axis], order).to(field)]
+        matrices = [None if a != axis else self._matrices[key][0] for a in range(len(self.nodes))]
+        return along_axes(field, matrices)
+
+    def finer(self, factor: int) -> Lattice:
+        """Return the lattice over the same period with its nodes ``factor`` times as dense."""
+        fine = Lattice.__new__(Lattice)
+        fine.grid, fine.padding = self.grid, self.padding
+        fine.spacing = self.spacing / factor
+        fine.nodes = tuple(n * factor for n in self.nodes)
+        fine.before = tuple(n * factor for n in self.before)
+        fine.box = Grid(fine.nodes, (fine.spacing,) * self.grid.dim)
+        fine._matrices = {}
+        return fine
+
+    def refined(self, field: Tensor, factor: int) -> Tensor:
+        """Return a field's values on the nodes of :meth:`finer`, in the same unit."""
+        key = ("refine", factor, field.dtype, field.device)
         if key not in self._matrices:
             self._matrices[key] = [
-                interpolation_matrix(torch.arange(n * self.refine) / self.refine, n).to(field)
-                for n in self.nodes
+                interpolation_matrix(torch.arange(n * factor) / factor, n).to(field) for n in self.nodes
             ]
         return along_axes(field, self._matrices[key])
+
+    def invert(self, displacement: Tensor, start: Tensor, tolerance: float = 0.005) -> Tensor:
+        """Return the inverse of a map given on the nodes, in voxels of the fine grid.
+
+        Solved on a lattice twice as dense, where a step costs little, and polished by one fixed-point step on the
+        fine grid itself, so that the two maps undo each other there, as sampled linearly by whoever reads them.
+
+        Args:
+            displacement: ``(1, dim, *nodes)``, node spacings, without folds.
+            start: A first guess of the inverse, alike.
+            tolerance: Largest residual of the dense lattice, in mm.
+        """
+        dense = self.finer(2)
+        forward, guess = (2 * self.refined(field, 2) for field in (displacement, start))
+        solved = invert(forward, guess, tolerance=tolerance / dense.spacing, padding="periodic")
+        inverse = dense.in_voxels(dense.prolong(solved))
+        return -warp(self.in_voxels(self.prolong(displacement)), inverse)
 
     def _all(self) -> list[Tensor]:
         return [torch.arange(n, dtype=torch.float64) for n in self.grid.shape]

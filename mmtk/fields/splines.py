@@ -12,7 +12,7 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["cubic_weights", "interpolation_matrix", "prefilter"]
+__all__ = ["cubic_weights", "derivative_matrix", "interpolation_matrix", "prefilter"]
 
 
 def cubic_weights(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -59,3 +59,16 @@ def interpolation_matrix(positions: Tensor, nodes: int) -> Tensor:
     for offset, weight in zip((-1, 0, 1, 2), cubic_weights(positions - base), strict=True):
         matrix.index_put_((rows, (base.long() + offset) % nodes), weight, accumulate=True)
     return matrix @ _inverse(nodes, True)
+
+
+def derivative_matrix(nodes: int, order: int) -> Tensor:
+    """Return the matrix from values to the first or second derivative of their periodic cubic spline at the nodes.
+
+    Args:
+        nodes: Nodes in one period; the derivative is per node spacing.
+        order: 1 or 2.
+    """
+    eye = torch.eye(nodes, dtype=torch.float64)
+    ahead, behind = torch.roll(eye, 1, dims=1), torch.roll(eye, -1, dims=1)
+    stencil = 0.5 * (ahead - behind) if order == 1 else ahead - 2 * eye + behind
+    return stencil @ _inverse(nodes, True)

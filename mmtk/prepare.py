@@ -1,0 +1,176 @@
+"""From files to a pair of tensors: read, check, place affinely, bring to one intensity scale.
+
+Everything here happens once, before the method. The native images are kept: what a run writes is sampled from
+them, once, through the whole transform. The placed moving image exists only to be optimized with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtk.align import Alignment, align
+from mmtk.errors import InputError
+from mmtk.fields import identity, sample
+from mmtk.intensity import Normalizer, pair_normalizers
+from mmtk.io import Volume, read_image, read_mask, voxel_to_voxel
+from mmtk.method import Pair
+
+__all__ = ["Prepared", "affine_points", "place", "prepare"]
+
+#: A face of the moving image with more tissue than this on it is taken for cut off: what lies beyond is unknown.
+CUT_FACE = 0.005
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A pair ready to be registered, and all that is needed to write its results.
+
+    Attributes:
+        moving, fixed, mask, fixed_mask: Native volumes; the masks lie on the grid of their image.
+        alignment: The affine placement, world mm, fixed to moving.
+        moving_scale, fixed_scale: Invertible maps to the common intensity scale.
+        pair: The tensors that the method sees.
+        notes: Sentences for the user.
+    """
+
+    moving: Volume
+    fixed: Volume
+    mask: Volume | None
+    fixed_mask: Volume | None
+    alignment: Alignment
+    moving_scale: Normalizer
+    fixed_scale: Normalizer
+    pair: Pair
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def voxel_map(self) -> np.ndarray:
+        """The placement as a matrix from fixed to moving voxels, 4x4."""
+        return voxel_to_voxel(self.fixed, self.moving, self.alignment.matrix)
+
+
+def prepare(
+    *,
+    moving: Any,
+    fixed: Any,
+    mask: Any = None,
+    fixed_mask: Any = None,
+    init: str = "affine",
+    normalize: str = "robust",
+    spacing: tuple[float, ...] | None = None,
+    device: torch.device | str = "cpu",
+) -> Prepared:
+    """Read two images and their masks and bring them onto one grid and one intensity scale.
+
+    Args:
+        moving, fixed: A path, a nibabel image, an array or a :class:`~mmtk.io.Volume`.
+        mask: Lesion on the moving image, likewise; any non-zero voxel counts.
+        fixed_mask: Lesion on the fixed image.
+        init: ``none``, ``center``, ``rigid``, ``affine``, or the path of a transform file.
+        normalize: ``robust``, ``histogram`` or ``none``.
+        spacing: mm per pixel for images whose file does not say.
+        device: Where the tensors go.
+
+    Raises:
+        InputError: If an image or a mask cannot be used; the message says what to do.
+    """
+    source = read_image(moving, name="moving", spacing=spacing)
+    target = read_image(fixed, name="fixed", spacing=spacing)
+    if source.dim != target.dim:
+        raise InputError(
+            f"moving is {source.dim}-D but fixed is {target.dim}-D; give two images of the same dimension"
+        )
+    notes: list[str] = []
+    lesion = None if mask is None else read_mask(mask, like=source, name="mask")
+    other = None if fixed_mask is None else read_mask(fixed_mask, like=target, name="fixed_mask")
+    for volume in (lesion, other):
+        notes.extend(() if volume is None else volume.notes)
+    placement = align(source, target, kind=init, moving_mask=lesion, fixed_mask=other)
+    if placement.note:
+        notes.append(placement.note)
+    moving_scale, fixed_scale = pair_normalizers(source, target, lesion, other, how=normalize)
+    pair = _pair(source, target, lesion, other, placement.matrix, moving_scale, fixed_scale, device)
+    return Prepared(
+        source, target, lesion, other, placement, moving_scale, fixed_scale, pair, tuple(notes)
+    )
+
+
+def tensor(volume: Volume, device: torch.device | str = "cpu") -> Tensor:
+    """Return a volume as ``(1, C, *space)``, float32."""
+    data = torch.from_numpy(np.ascontiguousarray(volume.data, dtype=np.float32)).to(device)
+    return data[None, None] if data.ndim == volume.dim else data[None]
+
+
+def affine_points(points: Tensor, matrix: np.ndarray) -> Tensor:
+    """Return ``matrix @ points``: ``(B, dim, *out)`` voxel coordinates through a 4x4 matrix."""
+    dim = points.shape[1]
+    linear = torch.as_tensor(matrix[:dim, :dim], dtype=points.dtype, device=points.device)
+    offset = torch.as_tensor(matrix[:dim, 3], dtype=points.dtype, device=points.device)
+    moved = torch.tensordot(linear, points.movedim(1, 0), dims=1).movedim(0, 1)
+    return moved + offset.view(1, dim, *[1] * (points.ndim - 2))
+
+
+def place(image: Tensor, matrix: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    """Return an image resampled onto another grid through a voxel-to-voxel matrix, ``(1, C, *shape)``.
+
+    A grid coarser than the image would alias; its fine detail is smoothed away first.
+    """
+    dim = len(shape)
+    if tuple(image.shape[2:]) == tuple(shape) and np.allclose(matrix, np.eye(4), atol=1e-6):
+        return image
+    points = affine_points(identity(shape, dtype=image.dtype, device=image.device), matrix)
+    return sample(_antialias(image, matrix[:dim, :dim]), points)
+
+
+def _antialias(image: Tensor, linear: np.ndarray) -> Tensor:
+    from mmtk.optimize import Axis, smooth_and_sample
+
+    # How many moving voxels one step along the fixed axes crosses, for each axis of the moving image.
+    steps = np.abs(linear).max(axis=1)
+    sigma = [0.4 * s if s > 1.3 else 0.0 for s in steps]
+    if not any(sigma):
+        return image
+    return smooth_and_sample(image, [Axis(0, 1, n) for n in image.shape[2:]], sigma)
+
+
+def _pair(
+    source: Volume,
+    target: Volume,
+    lesion: Volume | None,
+    other: Volume | None,
+    matrix: np.ndarray,
+    moving_scale: Normalizer,
+    fixed_scale: Normalizer,
+    device: torch.device | str,
+) -> Pair:
+    shape = tuple(target.shape)
+    to_moving = voxel_to_voxel(target, source, matrix)
+    moving = tensor(source, device)
+    return Pair(
+        moving=place(moving_scale.apply(moving), to_moving, shape),
+        fixed=fixed_scale.apply(tensor(target, device)),
+        grid=target.grid,
+        mask=None if lesion is None else place(tensor(lesion, device), to_moving, shape).clamp(0, 1),
+        fixed_mask=None if other is None else tensor(other, device),
+        inside=_inside(moving, to_moving, shape),
+    )
+
+
+def _inside(moving: Tensor, matrix: np.ndarray, shape: tuple[int, ...]) -> Tensor | None:
+    """Return 1 where the moving image has data, 0 beyond a face where its content is cut off; None if all 1."""
+    dim = len(shape)
+    background = moving[(0, 0, *[0] * dim)]
+    points = affine_points(identity(shape, dtype=moving.dtype, device=moving.device), matrix)
+    seen: Tensor | None = None
+    for axis, n in enumerate(moving.shape[2:]):
+        for face, beyond in ((0, points[:, axis] < -0.5), (n - 1, points[:, axis] > n - 0.5)):
+            plane = moving.select(axis + 2, face)
+            if float((plane != background).float().mean()) > CUT_FACE and bool(beyond.any()):
+                seen = torch.ones_like(points[:, :1]) if seen is None else seen
+                seen[beyond[:, None]] = 0
+    return seen

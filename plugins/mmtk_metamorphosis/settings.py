@@ -1,0 +1,57 @@
+"""What the solvers need, built from the config: kernels and parts are objects here, no longer descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmtk.fields import Kernel
+from mmtk.integrators import Integrator
+from mmtk.regularizers import Regularizer
+from mmtk.similarity import Similarity
+
+__all__ = ["LARGEST_GROWTH", "LESION_PRICE", "Settings"]
+
+#: Price of a fixed voxel that the lesion covers, in the cost of a mismatch of one local standard deviation. A tumor
+#: grew and pushed its surroundings away, so the mask has to shrink on its way back; after a resection tissue
+#: collapsed into it. Nothing else in the energy tells a moving mask what it should do.
+LESION_PRICE = {"unknown": 0.0, "grew": 1.0, "collapsed": -0.7}
+
+#: A negative price rewards a growing mask and would have no bound; beyond so many times its first area it saturates.
+LARGEST_GROWTH = 4.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the solvers need; the plugin's config describes each of these for the user."""
+
+    kernel: Kernel
+    spacing: float
+    similarity: Similarity
+    lam: float
+    mu: float = 0.1
+    lesion: str = "unknown"
+    velocities: int = 1
+    squarings: int = 6
+    steps: int = 15
+    integrator: Integrator | None = None
+    levels: Sequence[float] = (8.0, 4.0, 2.0)
+    iterations: Sequence[int] = (12, 12, 10)
+    regularizers: Sequence[Regularizer] = ()
+    optimizer: str = "lbfgs"
+    learning_rate: float | None = None
+    tolerance: float = 0.0
+    checkpoint: bool = True
+
+    @property
+    def rho(self) -> float:
+        """Price of the squared residual against the squared mismatch: 2 lambda / mu^2 (infinite at mu = 0)."""
+        return 2 * self.lam / self.mu**2 if self.mu > 0 else float("inf")
+
+    @property
+    def floor(self) -> float:
+        """Weight that the data term keeps inside the mask once the residual is eliminated: rho / (1 + rho).
+
+        At mu = 0 there is no residual; the mask then only hides the lesion (cost-function masking), weight 0.
+        """
+        return 0.0 if self.mu == 0 else self.rho / (1 + self.rho)
