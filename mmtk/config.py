@@ -84,7 +84,10 @@ class Capabilities:
 class _Description(BaseModel):
     """Frozen, complete, and able to read its fields from text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+    # Validators are built on first use: most commands list a hundred descriptions and check one.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, defer_build=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -263,8 +266,11 @@ def from_text(annotation: Any, text: str) -> Any:
     for choice in choices:
         while get_origin(choice) is Annotated:
             choice = get_args(choice)[0]
-        if get_origin(choice) is Literal and text in get_args(choice):
-            return text
+        if get_origin(choice) is Literal:
+            # pydantic compares a literal as it is, so that "2" would not be 2.
+            named = {str(value): value for value in get_args(choice)}
+            if text in named:
+                return named[text]
         if choice is Path:
             return _path(text)
         if get_origin(choice) in (tuple, list, set, frozenset, dict):

@@ -50,34 +50,44 @@ class Setting:
         return f"{self.key}={self.value}"
 
 
-def read_settings(arguments: Iterable[str]) -> tuple[list[Setting], list[str]]:
-    """Split arguments into settings; return them, and a sentence for each that cannot be one."""
+def read_settings(arguments: Iterable[str], options: Iterable[str] = ()) -> tuple[list[Setting], list[str]]:
+    """Split arguments into settings; return them, and a sentence for each that cannot be one.
+
+    ``options`` are those that the command does know, to be suggested for a slip.
+    """
     settings, problems = [], []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if argument.startswith("-"):
-            problems.append(_not_an_option(argument))
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        key, equals, value = word.partition("=")
+        if word.startswith("-"):
+            # "--mu 3": the next word was meant as the value.
+            if not equals and words and "=" not in words[0] and not words[0].startswith("-"):
+                value = words.pop(0)
+                word = f"{word} {value}"
+            problems.append(_stray_option(word, key, value, options))
         elif not equals:
-            problems.append(f"{argument}: settings are written key=value, such as moving={argument}")
+            problems.append(f"{word}: settings are written key=value, such as moving={word}")
         elif not all(key.split(".")):
-            problems.append(f"{argument}: there is no key before the '='")
+            problems.append(f"{word}: there is no key before the '='")
         elif not value:
-            problems.append(f"{argument}: no value; leave the key out to keep its default")
+            problems.append(f"{word}: no value; leave the key out to keep its default")
         elif value.startswith(_EVALUATED):
-            problems.append(f"{argument}: a value must not begin with $, @ or %, which MONAI would evaluate")
+            problems.append(f"{word}: a value must not begin with $, @ or %, which MONAI would evaluate")
         else:
             settings.append(Setting(key, value))
     return settings, problems
 
 
-def _not_an_option(argument: str) -> str:
-    name, _, value = argument.lstrip("-").partition("=")
-    return f"{argument}: no such option; use {name}={value or 'VALUE'} (run settings are key=value)"
+def _stray_option(word: str, name: str, value: str, options: Iterable[str]) -> str:
+    if close := nearest(name, options):
+        return f"{word}: no such option{close}"
+    return f"{word}: no such option; use {name.lstrip('-')}={value or 'VALUE'} (run settings are key=value)"
 
 
 def resolve(
     settings: Sequence[Setting],
-    base: Mapping[str, Any],
+    base: Mapping[str, Any] | None,
     catalogue: Parts,
     model: type[Model],
     problems: Sequence[str] = (),
@@ -86,7 +96,8 @@ def resolve(
 
     Args:
         settings: What the user said.
-        base: What holds where the user said nothing, as plain data: a bundle's recipe, or nothing.
+        base: What holds where the user said nothing, as plain data: a bundle's recipe. None: the bundle is not
+            known, which is among ``problems``; settings that may be its method's are let pass.
         catalogue: The parts that are installed.
         model: :class:`~mmtk.config.Recipe`, or :class:`~mmtk.config.RunConfig` where images are files.
         problems: What is known to be wrong already, to be told together with what is found here.
@@ -101,9 +112,10 @@ class _Resolution:
     """The tree that settings are laid into, and which setting each of its places came from."""
 
     def __init__(
-        self, base: Mapping[str, Any], catalogue: Parts, model: type[Recipe], problems: Sequence[str]
+        self, base: Mapping[str, Any] | None, catalogue: Parts, model: type[Recipe], problems: Sequence[str]
     ) -> None:
-        self.tree: dict[str, Any] = deepcopy(dict(base))
+        self.tree: dict[str, Any] = deepcopy(dict(base or {}))
+        self.lost = base is None
         self.catalogue = catalogue
         self.model = model
         self.problems = list(problems)
@@ -132,7 +144,7 @@ class _Resolution:
         chosen = next((s for s in settings if s.path in (("method",), ("method", "kind"))), None)
         name = _kind(chosen.value if chosen else self.tree.get("method"))
         if name is None:
-            if not self.problems:
+            if not self.lost:
                 self.problems.append("nothing says how to register: give bundle=NAME or method=NAME")
             return
         try:

@@ -1,0 +1,52 @@
+"""The commands of ``mmtk``, each in a file of its own.
+
+These files import what they need inside the command: ``mmtk --help`` waits for typer alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmtk import __version__
+from mmtk.cli.extra import extra
+from mmtk.cli.listing import plugins
+from mmtk.cli.run import run
+from mmtk.cli.sample import sample
+from mmtk.cli.show import show
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mmtk {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Register images that do not have the same topology: shape and appearance, kept apart."""
+
+
+# Options that typer does not know are passed on: a slip such as --mu 3 is answered by our own advice.
+_FREE = {"ignore_unknown_options": True}
+
+app.command(context_settings=_FREE)(run)
+app.command()(plugins)
+app.command()(show)
+app.command(context_settings=_FREE)(sample)
+app.command(name="x", context_settings={**_FREE, "help_option_names": []})(extra)
