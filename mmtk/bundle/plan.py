@@ -79,7 +79,15 @@ class Plan:
         return shlex.join(words)
 
 
-def make_plan(arguments: Sequence[str], *, out: Path, overwrite: bool, device: str, catalogue: Catalogue) -> Plan:
+def make_plan(
+    arguments: Sequence[str],
+    *,
+    out: Path,
+    overwrite: bool,
+    device: str,
+    catalogue: Catalogue,
+    options: Sequence[str] = (),
+) -> Plan:
     """Check everything that can be checked without torch.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 __all__ = ["main"]
@@ -16,6 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    from mmtk.cli.app import app
+    from mmtk.cli.app import OPTIONS, app
 
-    app(args=arguments, prog_name="mmtk")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0].startswith("-") and words[0] not in OPTIONS:
+        # A setting typed as an option, without a command: `run` knows what to advise.
+        words.insert(0, "run")
+    app(args=words, prog_name="mmtk")

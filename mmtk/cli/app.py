@@ -16,7 +16,10 @@ from mmtk.cli.run import run
 from mmtk.cli.sample import sample
 from mmtk.cli.show import show
 
-__all__ = ["app"]
+__all__ = ["OPTIONS", "app"]
+
+#: Options that need no command.
+OPTIONS = ("--version", "--help", "-h")
 
 app = typer.Typer(
     add_completion=False,

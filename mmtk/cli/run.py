@@ -40,7 +40,8 @@ def run(
     from mmtk.plugins import installed
 
     with refusals():
-        options = [name for parameter in context.command.params for name in parameter.opts if "--" in name]
+        options = ["--help", "--version"]
+        options += [name for parameter in context.command.params for name in parameter.opts if "--" in name]
         plan = make_plan(
             settings or [],
             out=out,
