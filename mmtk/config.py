@@ -225,7 +225,7 @@ class Recipe(_Description):
         description="intensities: robust scaling to [0, 1], histogram of the fixed image, or as they are",
     )
     spacing: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
-        default=None, min_length=2, max_length=3, description="mm per pixel, for images whose file does not say"
+        default=None, min_length=1, max_length=3, description="mm per pixel, for images whose file does not say"
     )
 
 

@@ -80,7 +80,8 @@ def read_settings(arguments: Iterable[str], options: Iterable[str] = ()) -> tupl
 
 
 def _stray_option(word: str, name: str, value: str, options: Iterable[str]) -> str:
-    if close := nearest(name, options):
+    known = {option.lstrip("-"): option for option in options}
+    if close := nearest(name.lstrip("-"), known).replace("'", "'--", 1):
         return f"{word}: no such option{close}"
     return f"{word}: no such option; use {name.lstrip('-')}={value or 'VALUE'} (run settings are key=value)"
 

@@ -101,6 +101,8 @@ def make_plan(
         ConfigError: One sentence for each thing that is wrong.
     """
     settings, problems = read_settings(arguments, options)
+    if problems and not settings:
+        raise ConfigError(problems)
     problems += _full_folder(out, overwrite) + _unknown_device(device)
     named = [s for s in settings if s.key == "bundle"]
     settings = [s for s in settings if s.key != "bundle"]
@@ -144,17 +146,21 @@ def _unknown_device(device: str) -> list[str]:
 
 
 def _probe(config: RunConfig) -> None:
-    """Read the headers of the images: dimensions and grids are checked before anything heavy is loaded."""
+    """Read the headers of the images: what they show to be unusable is refused before anything heavy is loaded."""
     from mmtk.io import probe_image
 
-    problems = []
+    problems, dims = [], {}
     for name in FILES:
         path = getattr(config, name)
         if path is None:
             continue
         try:
-            probe_image(path, name=name)
+            dims[name] = probe_image(path, name=name, spacing=config.spacing).dim
         except ConfigError as error:
             problems += error.problems
+    if len({dims[name] for name in ("moving", "fixed") if name in dims}) > 1:
+        problems.append(
+            f"moving is {dims['moving']}-D but fixed is {dims['fixed']}-D; give two images of the same dimension"
+        )
     if problems:
         raise ConfigError(problems)

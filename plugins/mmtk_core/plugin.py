@@ -25,6 +25,9 @@ class LocalSquaredDifferenceConfig(ComponentConfig):
     target = "mmtk.similarity:LocalSquaredDifference"
     kind: Literal["local_ssd"] = "local_ssd"
     radius: int = Field(default=2, ge=1, description="half width of the window, in voxels of a level")
+    eps: float = Field(
+        default=1e-3, gt=0, description="added to a variance; contrast far below its root is ignored"
+    )
 
 
 class NormalizedCrossCorrelationConfig(ComponentConfig):
@@ -40,6 +43,10 @@ class LocalCorrelationConfig(ComponentConfig):
     target = "mmtk.similarity:LocalCorrelation"
     kind: Literal["lncc"] = "lncc"
     radius: int = Field(default=2, ge=1, description="half width of the window, in voxels of a level")
+    stride: int = Field(default=1, ge=1, description="every so many voxels of an axis is the center of a window")
+    eps: float = Field(
+        default=1e-3, gt=0, description="added to a variance; contrast far below its root is ignored"
+    )
 
 
 class MutualInformationConfig(ComponentConfig):
@@ -47,14 +54,15 @@ class MutualInformationConfig(ComponentConfig):
 
     target = "mmtk.similarity:MutualInformation"
     kind: Literal["mi"] = "mi"
-    bins: int = Field(default=32, ge=4, description="bins of each image's histogram")
+    bins: int = Field(default=32, ge=2, description="bins of each image's histogram")
 
 
 class IntensityRatioVarianceConfig(ComponentConfig):
-    """Variance of the ratio of intensities, summed over the tissues of the fixed image."""
+    """Variance of the ratio of intensities: one factor of brightness for all."""
 
     target = "mmtk.similarity:IntensityRatioVariance"
     kind: Literal["vir"] = "vir"
+    eps: float = Field(default=1e-3, gt=0, description="added to a square; keeps background from dividing by 0")
 
 
 # --- regularizers
