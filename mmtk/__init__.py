@@ -6,18 +6,28 @@ Importing the package loads nothing heavy: each public name is fetched on first 
 command line that only lists or checks never waits for torch.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmtk.config import ComponentConfig as ComponentConfig
+    from mmtk.config import Recipe as Recipe
     from mmtk.config import RunConfig as RunConfig
     from mmtk.errors import ConfigError as ConfigError
+    from mmtk.errors import FoldedFlow as FoldedFlow
+    from mmtk.errors import GridMismatch as GridMismatch
+    from mmtk.errors import InputError as InputError
     from mmtk.errors import MmtkError as MmtkError
+    from mmtk.errors import PluginError as PluginError
+    from mmtk.io import Volume as Volume
+    from mmtk.io import read_image as read_image
+    from mmtk.io import read_mask as read_mask
     from mmtk.plugins import PLUGIN_API as PLUGIN_API
     from mmtk.plugins import hookimpl as hookimpl
+    from mmtk.registration import Result as Result
+    from mmtk.registration import register as register
+    from mmtk.result import Outcome as Outcome
+    from mmtk.result import Registration as Registration
 
 __version__ = "0.1.0"
 
@@ -32,11 +42,14 @@ _HOME = {
     "PLUGIN_API": "mmtk.plugins",
     "PluginError": "mmtk.errors",
     "Registration": "mmtk.result",
+    "Recipe": "mmtk.config",
+    "Result": "mmtk.registration",
     "RunConfig": "mmtk.config",
+    "Volume": "mmtk.io",
     "hookimpl": "mmtk.plugins",
     "read_image": "mmtk.io",
     "read_mask": "mmtk.io",
-    "register": "mmtk.register",
+    "register": "mmtk.registration",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
@@ -52,15 +65,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """Keeps ``mmtk.register`` a function: importing the submodule of that name would bind it over the function."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "register" and isinstance(value, ModuleType):
-            value = value.register
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -51,6 +51,7 @@ __all__ = [
     "RunConfig",
     "SimilarityPart",
     "from_text",
+    "load_target",
     "nearest",
 ]
 
@@ -145,8 +146,7 @@ class ComponentConfig(_Description):
 
         ``context`` is what the caller knows and a description cannot: a grid, a device, a spacing.
         """
-        module, _, attribute = self.target.partition(":")
-        return getattr(import_module(module), attribute)(**self.settings(), **context)
+        return load_target(self.target)(**self.settings(), **context)
 
 
 @dataclass(frozen=True)
@@ -244,6 +244,12 @@ class RunConfig(Recipe):
     fixed_labels: InputFile | None = Field(
         default=None, description="label map of the fixed image; with `labels`, overlaps are reported"
     )
+
+
+def load_target(target: str) -> Any:
+    """Import what ``"package.module:name"`` names."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

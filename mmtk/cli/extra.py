@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,8 +36,9 @@ def extra(
 
 
 def _load(command: Command) -> typer.Typer:
-    module, _, attribute = command.target.partition(":")
-    target = getattr(import_module(module), attribute)
+    from mmtk.config import load_target
+
+    target = load_target(command.target)
     if isinstance(target, typer.Typer):
         return target
     app = typer.Typer(add_completion=False)

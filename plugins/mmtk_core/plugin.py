@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mmtk.config import ComponentConfig
+from mmtk.config import ComponentConfig, load_target
 from mmtk.plugins import hookimpl
 
 # --- similarities
@@ -69,12 +69,13 @@ class IntensityRatioVarianceConfig(ComponentConfig):
 
 
 class RegularizerConfig(ComponentConfig):
-    """A further term of the energy and its weight, which the method applies."""
+    """A further term of the energy, times a weight."""
 
-    weight: float = Field(default=1.0, ge=0, description="weight of the term")
+    weight: float = Field(default=1.0, ge=0, description="weight of the term; integrals are in mm")
 
-    def settings(self) -> dict[str, Any]:
-        return {name: value for name, value in super().settings().items() if name != "weight"}
+    def build(self, **context: Any) -> Any:
+        term = {name: value for name, value in self.settings().items() if name != "weight"}
+        return load_target("mmtk_core.weighted:Weighted")(load_target(self.target)(**term, **context), self.weight)
 
 
 class VelocityNormConfig(RegularizerConfig):
@@ -110,6 +111,7 @@ class JacobianBarrierConfig(RegularizerConfig):
 
     target = "mmtk.regularizers:JacobianBarrier"
     kind: Literal["jacobian_barrier"] = "jacobian_barrier"
+    threshold: float = Field(default=0.1, gt=0, description="determinant below which it costs")
 
 
 class InverseConsistencyConfig(RegularizerConfig):
@@ -122,28 +124,36 @@ class InverseConsistencyConfig(RegularizerConfig):
 # --- integrators
 
 
-class EulerianConfig(ComponentConfig):
+class IntegratorConfig(ComponentConfig):
+    """What the time integrators share."""
+
+    mode: Literal["linear", "cubic"] = Field(
+        default="linear", description="interpolation of what is resampled; cubic is slow and exact"
+    )
+
+
+class EulerianConfig(IntegratorConfig):
     """Finite differences on the grid: needs small steps; the teaching case."""
 
     target = "mmtk.integrators:Eulerian"
     kind: Literal["eulerian"] = "eulerian"
 
 
-class SemiLagrangianConfig(ComponentConfig):
+class SemiLagrangianConfig(IntegratorConfig):
     """Image and momentum are resampled once a step; blurs after many steps."""
 
     target = "mmtk.integrators:SemiLagrangian"
     kind: Literal["semi_lagrangian"] = "semi_lagrangian"
 
 
-class SharpConfig(ComponentConfig):
+class SharpConfig(IntegratorConfig):
     """Every residual is resampled once, through composed maps: no blur; the cost grows with steps squared."""
 
     target = "mmtk.integrators:Sharp"
     kind: Literal["sharp"] = "sharp"
 
 
-class LagrangianConfig(ComponentConfig):
+class LagrangianConfig(IntegratorConfig):
     """Closed form in the moving frame: as sharp as `sharp`; the cost grows with the steps."""
 
     target = "mmtk.integrators:Lagrangian"

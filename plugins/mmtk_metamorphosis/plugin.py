@@ -19,11 +19,12 @@ Count = Annotated[int, Field(ge=0)]
 class _ShapeConfig(ComponentConfig):
     """What metamorphosis and LDDMM share: kernel, time, pyramid and the parts of the energy."""
 
-    lam: float = Field(
-        default=5e-5,
+    lam: float | None = Field(
+        default=None,
         gt=0,
         alias="lambda",
-        description="weight of the shape's energy, the same at every resolution; the larger, the stiffer",
+        description="weight of the shape's energy at every resolution, the larger the stiffer; "
+        "none: what suits the similarity",
     )
     kernel: Literal["gaussian", "sobolev"] = Field(
         default="gaussian", description="kernel that makes velocities smooth"
