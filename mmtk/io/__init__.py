@@ -1,0 +1,29 @@
+"""Images, masks, transforms and files: where millimeters, orientations and formats are dealt with.
+
+Nothing here needs torch, so that what is wrong with an input is said before torch is loaded.
+"""
+
+from mmtk.io.affines import read_affine
+from mmtk.io.files import replacing, sha256, write_bytes, write_json, write_text
+from mmtk.io.headers import probe_image
+from mmtk.io.images import read_image, write_image
+from mmtk.io.masks import read_mask
+from mmtk.io.space import orientation, to_voxels, to_world, total_displacement, voxel_to_voxel
+from mmtk.io.transforms import (
+    AffineStep,
+    FieldStep,
+    read_displacement,
+    read_transform,
+    transform_points,
+    write_displacement,
+    write_inverse_transform,
+    write_transform,
+)
+from mmtk.io.volume import Header, Storage, Volume
+
+__all__ = [
+    "AffineStep", "FieldStep", "Header", "Storage", "Volume", "orientation", "probe_image", "read_affine",
+    "read_displacement", "read_image", "read_mask", "read_transform", "replacing", "sha256", "to_voxels",
+    "to_world", "total_displacement", "transform_points", "voxel_to_voxel", "write_bytes", "write_displacement",
+    "write_image", "write_inverse_transform", "write_json", "write_text", "write_transform",
+]  # fmt: skip
