@@ -1,0 +1,229 @@
+"""Where velocities and maps live: on the image's own grid, or on the coarse nodes of a lattice.
+
+A kernel of width sigma leaves nothing in a velocity above the frequency 1/(2 sigma), so a velocity and the maps
+that it makes are known from nodes sigma/2 apart. Every equation and every integrator speaks of maps through the
+few operations below and runs unchanged on either.
+
+    field        (B, C, *box)     box: the grid's voxels, or the lattice's nodes
+    v, u         (B, dim, *box)   velocity and displacement, in **box spacings**
+    fine         (B, C, *space)   on the voxels of the image
+
+Sampling on nodes needs more than linear interpolation, since sigma is only two of them: a field taken as linear
+between nodes errs by several percent. ``at`` refines the field by its spline first. ``advect``, the step that
+each time step takes, moves by a part of a node only; there the curvature of the field at the node itself mends
+linear interpolation to third order, and no second sampling is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmtk.equations import stencils
+from mmtk.fields import Grid, Lattice, identity, sample, warp
+from mmtk.fields.splines import interpolation_matrix
+from mmtk.fields.warp import Mode, Padding
+from mmtk.types import Displacement
+
+__all__ = ["FullMaps", "Maps", "NodeMaps"]
+
+
+class Maps(ABC):
+    """The operations on velocities and maps that equations and integrators need.
+
+    Attributes:
+        grid: The image's grid.
+        box: The grid of velocities and maps.
+        padding: What lies outside an image that is sampled: ``periodic`` or ``border``.
+    """
+
+    grid: Grid
+    box: Grid
+    padding: Padding
+
+    def zeros(self, like: Tensor) -> Displacement:
+        """Return the displacement of the identity map for every image of a batch."""
+        return like.new_zeros(like.shape[0], self.box.dim, *self.box.shape)
+
+    @abstractmethod
+    def at(self, field: Tensor, u: Displacement, mode: Mode = "linear") -> Tensor:
+        """Return ``field(x + u(x))``, for displacements of any size."""
+
+    def advect(self, field: Tensor, step: Displacement, mode: Mode = "linear") -> Tensor:
+        """Return ``field(x + step(x))`` for the small displacement of one time step."""
+        return self.at(field, step, mode)
+
+    @abstractmethod
+    def partial(self, field: Tensor, axis: int) -> Tensor:
+        """Return the derivative along a spatial axis (counted from 0), per box spacing."""
+
+    def divergence(self, v: Tensor) -> Tensor:
+        """Return ``div v``, ``(B, 1, *box)``: it has no unit of length, on any box."""
+        return torch.stack([self.partial(v[:, a : a + 1], a) for a in range(self.box.dim)]).sum(0)
+
+    @abstractmethod
+    def refine(self, field: Tensor) -> Tensor:
+        """Return the field's values at the voxels of the image, ``(B, C, *space)``."""
+
+    @abstractmethod
+    def gather(self, fine: Tensor) -> Tensor:
+        """Return the transpose of :meth:`refine`: the box's share of a density on the voxels."""
+
+    @abstractmethod
+    def in_voxels(self, u: Tensor) -> Tensor:
+        """Turn the components of a displacement from box spacings into voxels."""
+
+    def per_spacing(self, covector: Tensor) -> Tensor:
+        """Turn the components of a gradient from per voxel into per box spacing."""
+        return self.in_voxels(covector)  # the same factor: what a step grows by, a slope grows by
+
+    def displacement(self, u: Displacement) -> Displacement:
+        """Return a map's displacement at the voxels of the image, in voxels."""
+        return self.refine(self.in_voxels(u))
+
+    def carry(self, images: Tensor, u: Displacement, mode: Mode = "linear") -> Tensor:
+        """Return ``images(x + u(x))`` at the voxels, the images fine and the displacement on the box."""
+        return warp(images, self.displacement(u), mode, self.padding)
+
+
+class FullMaps(Maps):
+    """Velocities and maps on the image's own grid.
+
+    Args:
+        grid: The image's grid.
+        periodic: The grid closes on itself; otherwise maps, like images, go on beyond the border unchanged.
+    """
+
+    def __init__(self, grid: Grid, *, periodic: bool) -> None:
+        self.grid = self.box = grid
+        self.padding = "periodic" if periodic else "border"
+
+    def at(self, field: Tensor, u: Displacement, mode: Mode = "linear") -> Tensor:
+        return warp(field, u, mode, self.padding)
+
+    def partial(self, field: Tensor, axis: int) -> Tensor:
+        if self.padding == "border":
+            return torch.gradient(field, dim=axis + 2)[0]
+        return stencils.partial(field, axis, periodic=True)
+
+    def refine(self, field: Tensor) -> Tensor:
+        return field
+
+    def gather(self, fine: Tensor) -> Tensor:
+        return fine
+
+    def in_voxels(self, u: Tensor) -> Tensor:
+        return u
+
+
+class NodeMaps(Maps):
+    """Velocities and maps on the nodes of a lattice, which is wider than the image and closes on itself.
+
+    Args:
+        lattice: Nodes at most sigma/2 apart; where the flow stretches more than twofold, half of that.
+    """
+
+    def __init__(self, lattice: Lattice) -> None:
+        self.lattice, self.grid, self.box = lattice, lattice.grid, lattice.box
+        self.padding = "border"
+        self._matrices: dict[tuple[str, torch.dtype, torch.device], list[Tensor]] = {}
+        self._voxels: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def at(self, field: Tensor, u: Displacement, mode: Mode = "linear") -> Tensor:
+        points = identity(self.box.shape, dtype=u.dtype, device=u.device) + u
+        if mode == "cubic" or self.lattice.refine == 1:
+            return sample(field, points, mode, padding="periodic")
+        for axis, matrix in enumerate(self._cached("refine", field)):
+            field = _along(field, matrix, axis)
+        return sample(field, points * self.lattice.refine, padding="periodic")
+
+    def advect(self, field: Tensor, step: Displacement, mode: Mode = "linear") -> Tensor:
+        points = identity(self.box.shape, dtype=step.dtype, device=step.device) + step
+        moved = sample(field, points, mode, padding="periodic")
+        if mode == "cubic":
+            return moved
+        # Between two nodes a line lies t (1 - t) f'' / 2 off the curve, t being how far into the cell we step.
+        # A step of more than a node would miss the right f'', but then time is resolved too coarsely as well.
+        size = step.abs()
+        bend = 0.5 * size * (size - 1)
+        for axis, matrix in enumerate(self._cached("second", field)):
+            moved = torch.addcmul(moved, _along(field, matrix, axis), bend[:, axis : axis + 1])
+        return moved
+
+    def partial(self, field: Tensor, axis: int) -> Tensor:
+        return _along(field, self._cached("first", field)[axis], axis)
+
+    def refine(self, field: Tensor) -> Tensor:
+        return self.lattice.prolong(field)
+
+    def gather(self, fine: Tensor) -> Tensor:
+        return self.lattice.restrict(fine)
+
+    def in_voxels(self, u: Tensor) -> Tensor:
+        return self.lattice.in_voxels(u)
+
+    def carry(self, images: Tensor, u: Displacement, mode: Mode = "linear") -> Tensor:
+        # grid_sample counts from -1 to 1, last axis first. Told so on the nodes already, its grid is one product
+        # and one sum; on the voxels it would be ten passes over the largest field of the whole step.
+        if mode == "cubic" or min(self.grid.shape) < 2:
+            return super().carry(images, u, mode)
+        size = u.new_tensor([n - 1 for n in self.grid.shape]).view(1, -1, *[1] * self.grid.dim)
+        points = self.refine((self.in_voxels(u) * (2 / size)).flip(1)) + self._normalized(u)
+        flavor = "bilinear" if mode == "linear" else "nearest"
+        return F.grid_sample(images, points.movedim(1, -1), flavor, "border", align_corners=True)
+
+    def _normalized(self, like: Tensor) -> Tensor:
+        """Coordinates of the voxels as grid_sample counts them, ``(1, dim, *space)``."""
+        key = (like.dtype, like.device)
+        if key not in self._voxels:
+            axes = [torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) for n in self.grid.shape]
+            self._voxels[key] = torch.stack(torch.meshgrid(*axes, indexing="ij")).flip(0)[None]
+        return self._voxels[key]
+
+    def _cached(self, what: str, like: Tensor) -> list[Tensor]:
+        key = (what, like.dtype, like.device)
+        if key not in self._matrices:
+            make = {"first": _first_derivative, "second": _second_derivative, "refine": self._refinement}[what]
+            self._matrices[key] = [make(n).to(like) for n in self.box.shape]
+        return self._matrices[key]
+
+    def _refinement(self, nodes: int) -> Tensor:
+        return interpolation_matrix(torch.arange(nodes * self.lattice.refine) / self.lattice.refine, nodes)
+
+
+def _along(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Multiply one spatial axis of a field by a matrix."""
+    shape = field.shape
+    before, after = math.prod(shape[: axis + 2]), math.prod(shape[axis + 3 :])
+    if after == 1:
+        product = field.reshape(before, shape[axis + 2]) @ matrix.t()
+    else:
+        product = torch.matmul(matrix, field.reshape(before, shape[axis + 2], after))
+    return product.reshape(*shape[: axis + 2], matrix.shape[0], *shape[axis + 3 :])
+
+
+def _coefficients(nodes: int) -> Tensor:
+    """The matrix from values at the nodes to the coefficients of the periodic cubic spline through them."""
+    values = _circulant(nodes, {-1: 1 / 6, 0: 4 / 6, 1: 1 / 6})
+    return torch.linalg.inv(values)
+
+
+def _first_derivative(nodes: int) -> Tensor:
+    """The spline's slope at the nodes: an error of fourth order, where central differences have second."""
+    return _circulant(nodes, {1: 0.5, -1: -0.5}) @ _coefficients(nodes)
+
+
+def _second_derivative(nodes: int) -> Tensor:
+    """The spline's curvature at the nodes."""
+    return _circulant(nodes, {-1: 1.0, 0: -2.0, 1: 1.0}) @ _coefficients(nodes)
+
+
+def _circulant(n: int, weights: dict[int, float]) -> Tensor:
+    matrix, rows = torch.zeros(n, n, dtype=torch.float64), torch.arange(n)
+    for offset, weight in weights.items():
+        matrix[rows, (rows + offset) % n] += weight
+    return matrix
