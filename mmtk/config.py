@@ -46,6 +46,7 @@ __all__ = [
     "MethodPart",
     "Part",
     "Parts",
+    "Preparation",
     "Recipe",
     "RegularizerPart",
     "RunConfig",
@@ -212,10 +213,9 @@ InputFile = Annotated[Path, AfterValidator(_existing)]
 Start = Annotated[Union[Literal["none", "center", "rigid", "affine"], Path], BeforeValidator(_init)]  # noqa: UP007
 
 
-class Recipe(_Description):
-    """How to register, without the images: what a bundle holds."""
+class Preparation(_Description):
+    """What happens to two images before a method sees them."""
 
-    method: MethodPart = Field(description="what registers")
     init: Start = Field(
         default="affine",
         description="placement before the method: none, center, rigid, affine, or a transform file",
@@ -227,6 +227,12 @@ class Recipe(_Description):
     spacing: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
         default=None, min_length=1, max_length=3, description="mm per pixel, for images whose file does not say"
     )
+
+
+class Recipe(Preparation):
+    """How to register, without the images: what a bundle holds."""
+
+    method: MethodPart = Field(description="what registers")
 
 
 class RunConfig(Recipe):

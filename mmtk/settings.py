@@ -27,7 +27,7 @@ from pydantic.fields import FieldInfo
 from mmtk.config import ComponentConfig, Part, Parts, Recipe, from_text, nearest
 from mmtk.errors import ConfigError, MmtkError
 
-__all__ = ["Setting", "read_settings", "resolve"]
+__all__ = ["Setting", "mapping", "read_settings", "resolve"]
 
 Model = TypeVar("Model", bound=Recipe)
 Location = tuple[Any, ...]
@@ -77,6 +77,17 @@ def read_settings(arguments: Iterable[str], options: Iterable[str] = ()) -> tupl
         else:
             settings.append(Setting(key, value))
     return settings, problems
+
+
+def mapping(settings: Iterable[Setting], problems: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """Return settings by key, for what has no parts; keys that are given twice join the problems."""
+    chosen: dict[str, Setting] = {}
+    problems = list(problems)
+    for setting in settings:
+        if setting.key in chosen:
+            problems.append(f"{chosen[setting.key]} and {setting}: both set {setting.key}; give one of them")
+        chosen[setting.key] = setting
+    return {key: setting.value for key, setting in chosen.items()}, problems
 
 
 def _stray_option(word: str, name: str, value: str, options: Iterable[str]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ __all__ = ["Plan", "make_plan"]
 #: Keys of :class:`RunConfig` that name a file, in the order in which they are shown.
 FILES = ("moving", "fixed", "mask", "fixed_mask", "labels", "fixed_labels")
 
+#: What of a sample is registered, and under which key.
+SAMPLE_FILES = {
+    "moving": "moving.nii.gz",
+    "fixed": "fixed.nii.gz",
+    "mask": "mask.nii.gz",
+    "labels": "labels_moving.nii.gz",
+    "fixed_labels": "labels_fixed.nii.gz",
+}
+
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -33,12 +43,36 @@ class Plan:
         out: Folder for the results.
         bundle: Folder of the bundle that the run started from, if any.
         sample: Name of the sample that stands in for images, if none were given.
+        start: What the bundle alone says, resolved.
+        said: The same as the bundle's file has it.
     """
 
     recipe: Recipe
     out: Path
-    bundle: Path | None
-    sample: str | None
+    bundle: Path | None = None
+    sample: str | None = None
+    start: Recipe | None = None
+    said: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sample_folder(self) -> Path:
+        """Where the sample goes."""
+        return self.out / "sample"
+
+    def ready(self, seed: int) -> RunConfig:
+        """The description of the run with its images, made first where they are those of a sample."""
+        if isinstance(self.recipe, RunConfig):
+            return self.recipe
+        assert self.sample is not None
+        from mmtk.samples import make
+
+        if (self.sample_folder / "sample.json").is_file():
+            shutil.rmtree(self.sample_folder)
+        make(self.sample, self.sample_folder, {"seed": seed})
+        return RunConfig(**self._sample_files(), **dict(self.recipe))
+
+    def _sample_files(self) -> dict[str, Path]:
+        return {key: self.sample_folder / name for key, name in SAMPLE_FILES.items()}
 
     def data(self) -> dict[str, Any]:
         """The resolved description as plain data, files first."""
@@ -60,23 +94,32 @@ class Plan:
 
     def monai_command(self) -> str | None:
         """The same run without mmtk's command; None if it started from no bundle."""
-        if self.bundle is None:
+        if self.bundle is None or self.start is None:
             return None
-        base, _ = read_recipe(self.bundle)
-        described = self.recipe.model_dump(mode="json")
-        options: dict[str, Any] = {name: described[name] for name in FILES if described.get(name) is not None}
+        now, then = self.recipe.model_dump(mode="json"), self.start.model_dump(mode="json")
+        options: dict[str, Any] = {name: now[name] for name in FILES if now.get(name) is not None}
         if self.sample:
-            options = {name: f"{self.out}/sample/{name}.nii.gz" for name in ("moving", "fixed", "mask")}
+            options = {key: str(path) for key, path in self._sample_files().items()}
         options["output_dir"] = str(self.out)
-        for name in ("init", "normalize", "spacing"):
-            if described[name] != base.get(name, Recipe.model_fields[name].default):
-                options[f"preprocessing::{name}"] = described[name]
-        changed = {k: v for k, v in described["method"].items() if base["method"].get(k) != v}
-        options.update({f"network_def::method::{key}": value for key, value in changed.items()})
+        options.update(
+            {f"preprocessing::{k}": now[k] for k in ("init", "normalize", "spacing") if now[k] != then[k]}
+        )
+        options.update(self._changes(now["method"], then["method"]))
         words = ["python", "-m", "monai.bundle", "run", "--config_file", str(inference_config(self.bundle))]
         for key, value in options.items():
             words += [f"--{key}", str(value)]
         return shlex.join(words)
+
+    def _changes(self, now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+        if now["kind"] != then["kind"]:
+            return {"network_def::method": now}
+        said = self.said["method"]
+        names = {name: field.alias for name, field in type(self.recipe.method).model_fields.items()}
+        return {
+            f"network_def::method::{names[key] if names[key] in said else key}": value
+            for key, value in now.items()
+            if value != then[key]
+        }
 
 
 def make_plan(
@@ -113,7 +156,8 @@ def make_plan(
     recipe = resolve(settings, base, catalogue, model, problems)
     if isinstance(recipe, RunConfig):
         _probe(recipe)
-    return Plan(recipe, out, bundle, sample)
+    start = None if bundle is None else resolve([], base, catalogue, Recipe)
+    return Plan(recipe, out, bundle, sample, start, base or {})
 
 
 def _start(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +14,7 @@ from mmtk.cli.refusal import refusals
 
 if TYPE_CHECKING:
     from mmtk.bundle.plan import Plan
+    from mmtk.registration import Result
 
 __all__ = ["run"]
 
@@ -53,8 +57,41 @@ def run(
         if dry_run:
             typer.echo(plan.as_json() if as_json else plan.as_yaml())
         else:
-            _carry_out(plan, device, seed, as_json)
+            _carry_out(plan, device, seed, overwrite, as_json)
 
 
-def _carry_out(plan: Plan, device: str, seed: int, as_json: bool) -> None:
-    raise NotImplementedError
+def _carry_out(plan: Plan, device: str, seed: int, overwrite: bool, as_json: bool) -> None:
+    from mmtk.cli.progress import progress_bar
+    from mmtk.registration import run as carry_out
+
+    if plan.sample:
+        typer.echo(f"No images were given: running on the sample '{plan.sample}'.", err=True)
+    config = plan.ready(seed)
+    with progress_bar() as progress:
+        result = carry_out(
+            config,
+            plan.out,
+            device=device,
+            seed=seed,
+            overwrite=overwrite or plan.sample is not None,
+            progress=progress,
+            command=shlex.join(["mmtk", *sys.argv[1:]]),
+        )
+    typer.echo(_as_json(result, plan.out) if as_json else _summary(result, plan.out))
+    raise typer.Exit(0 if result.outcome.ok else 1)
+
+
+def _as_json(result: Result, out: Path) -> str:
+    report = {"out": str(out), "outcome": result.outcome.name, "notes": result.notes, "seconds": result.seconds}
+    return json.dumps({**report, "metrics": result.metrics}, indent=2, default=str)
+
+
+def _summary(result: Result, out: Path) -> str:
+    lines = [f"note: {note}" for note in result.notes]
+    lines += [
+        f"  {group}.{name} = {value:.5g}" if isinstance(value, float) else f"  {group}.{name} = {value}"
+        for group, values in result.metrics.items()
+        for name, value in values.items()
+    ]
+    seconds = sum(result.seconds.values())
+    return "\n".join([*lines, f"{result.outcome.value} ({seconds:.1f} s)", f"The report: {out / 'report.html'}"])

@@ -14,9 +14,21 @@ __all__ = ["sample"]
 
 def sample(
     name: Annotated[str, typer.Argument(metavar="NAME", help="tumor_brain or c_shapes.")],
-    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("sample"),
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Such as kind=resected seed=3.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the files; new or empty.")] = Path("sample"),
 ) -> None:
-    """Make images whose true deformation is known."""
+    """Make images whose true deformation is known.
+
+    For instance: mmtk sample tumor_brain --out tumor kind=lookalike spacing=2
+    """
+    from mmtk.errors import ConfigError
+    from mmtk.samples import make
+    from mmtk.settings import mapping, read_settings
+
     with refusals():
-        raise NotImplementedError
+        options, problems = mapping(*read_settings(settings or [], ["--out", "--help"]))
+        if problems:
+            raise ConfigError(problems)
+        typer.echo(f"The sample: {make(name, out, options)}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from mmtk.bundle import shipped_bundle
 from mmtk.config import ComponentConfig, IntegratorPart, RegularizerPart, SimilarityPart
 from mmtk.plugins import hookimpl
 from mmtk_core.plugin import LagrangianConfig, LocalSquaredDifferenceConfig
@@ -128,6 +130,11 @@ class LDDMMConfig(_ShapeConfig):
 @hookimpl
 def mmtk_methods() -> list[type[ComponentConfig]]:
     return [MetamorphosisConfig, LDDMMConfig]
+
+
+@hookimpl
+def mmtk_bundles() -> list[Path]:
+    return [shipped_bundle(name) for name in ("metamorph_brats", "metamorphosis", "lddmm")]
 
 
 def _equally_long(name: str, values: tuple[Any, ...], other: str, others: tuple[Any, ...]) -> None:
