@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from torch import Tensor
 
@@ -36,6 +37,11 @@ class LevelReport:
     evaluations: int
     seconds: float
     outcome: Outcome
+
+    @classmethod
+    def of(cls, size: float, descent: Any, seconds: float) -> LevelReport:
+        """Return the report of one descent (:class:`mmtk.optimize.Descent`)."""
+        return cls(size, tuple(descent.energies), descent.evaluations, seconds, descent.outcome)
 
 
 @dataclass(frozen=True, eq=False)

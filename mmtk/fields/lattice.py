@@ -66,6 +66,7 @@ class Lattice:
         self.nodes = tuple(fast_length(max(n + math.ceil(padding / spacing), 4)) for n in least)
         self.before = tuple((n - m) // 2 for n, m in zip(self.nodes, least, strict=True))
         self.box = Grid(self.nodes, (self.spacing,) * grid.dim)
+        self.refine = 2
         self._matrices: dict[object, list[Tensor]] = {}
 
     def positions(self, axis: int, voxels: Tensor) -> Tensor:
@@ -102,21 +103,27 @@ class Lattice:
         """Turn the components of a displacement from node spacings into voxels of the fine grid."""
         return displacement * (self.spacing / self.grid.per_axis(displacement))
 
-    def compose(self, outer: Tensor, inner: Tensor) -> Tensor:
-        """Return the displacement of ``(id + outer) o (id + inner)`` on the nodes, in node spacings.
+    def at(self, field: Tensor, displacement: Tensor) -> Tensor:
+        """Return ``field(x + u(x))`` on the nodes, for displacements of any size in node spacings.
 
         Linear interpolation between nodes errs by ``t (1 - t) / 2`` times the second derivative along each axis;
         the spline knows those derivatives, so they are sampled alongside and taken off. What is left is of fourth
         order, at a fraction of the price of a cubic stencil.
         """
-        points = identity(self.nodes, dtype=inner.dtype, device=inner.device) + inner
-        bent = [self._derivative(outer, axis, 2) for axis in range(len(self.nodes))]
-        value, *second = sample(torch.cat([outer, *bent], dim=1), points, padding="periodic").split(
-            outer.shape[1], dim=1
+        points = identity(self.nodes, dtype=displacement.dtype, device=displacement.device) + displacement
+        bent = [self.derivative(field, axis, 2) for axis in range(len(self.nodes))]
+        value, *second = sample(torch.cat([field, *bent], dim=1), points, padding="periodic").split(
+            field.shape[1], dim=1
         )
         behind = points - torch.floor(points.detach())
         bow = 0.5 * behind * (1 - behind)
-        return inner + value - sum(bow[:, axis : axis + 1] * s for axis, s in enumerate(second))
+        for axis, bend in enumerate(second):
+            value = torch.addcmul(value, bend, bow[:, axis : axis + 1], value=-1)
+        return value
+
+    def compose(self, outer: Tensor, inner: Tensor) -> Tensor:
+        """Return the displacement of ``(id + outer) o (id + inner)`` on the nodes, in node spacings."""
+        return inner + self.at(outer, inner)
 
     def exponential(self, velocity: Tensor, squarings: int) -> Tensor:
         """Return the displacement of the flow at time 1 of a stationary velocity, both in node spacings.
@@ -138,10 +145,10 @@ class Lattice:
     def _along(self, velocity: Tensor) -> Tensor:
         """Return ``(Dv) v`` on the nodes, by the derivative of the spline."""
         return sum(
-            self._derivative(velocity, axis, 1) * velocity[:, axis : axis + 1] for axis in range(len(self.nodes))
+            self.derivative(velocity, axis, 1) * velocity[:, axis : axis + 1] for axis in range(len(self.nodes))
         )
 
-    def _derivative(self, field: Tensor, axis: int, order: int) -> Tensor:
+    def derivative(self, field: Tensor, axis: int, order: int) -> Tensor:
         """Return the first or second derivative of the spline along one axis, at the nodes, per node spacing."""
         key = (axis, order, field.dtype, field.device)
         if key not in self._matrices:

@@ -87,11 +87,11 @@ class Metamorphosis(Method):
         )
 
     def register(self, pair: Pair, progress: Progress = silent) -> Registration:
-        """Register a pair; see :mod:`mmtk_metamorphosis.split` and :mod:`mmtk_metamorphosis.coupled`."""
+        """Register a pair; see :mod:`mmtk_metamorphosis.split` and :mod:`mmtk_metamorphosis.momentum`."""
         if self.momentum == "split" and self.shape == "white":
             return register_white(pair, self.settings, progress)
-        from mmtk_metamorphosis.coupled import register_momentum
+        from mmtk_metamorphosis.momentum import register_momentum
 
         if self.settings.integrator is None:
             raise ConfigError("integrator=none: a scalar momentum is integrated in time; choose integrator=lagrangian")
-        return register_momentum(pair, self.settings, self.momentum, progress)
+        return register_momentum(pair, self.settings, self.momentum == "coupled", progress)

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mmtk.fields import Kernel
-from mmtk.integrators import Integrator
 from mmtk.regularizers import Regularizer
 from mmtk.similarity import Similarity
 
-__all__ = ["LARGEST_GROWTH", "LESION_PRICE", "Settings"]
+if TYPE_CHECKING:
+    from mmtk.integrators import Integrator
 
-#: Price of a fixed voxel that the lesion covers, in the cost of a mismatch of one local standard deviation. A tumor
-#: grew and pushed its surroundings away, so the mask has to shrink on its way back; after a resection tissue
-#: collapsed into it. Nothing else in the energy tells a moving mask what it should do.
-LESION_PRICE = {"unknown": 0.0, "grew": 1.0, "collapsed": -0.7}
-
-#: A negative price rewards a growing mask and would have no bound; beyond so many times its first area it saturates.
-LARGEST_GROWTH = 4.0
+__all__ = ["Settings"]
 
 
 @dataclass(frozen=True)

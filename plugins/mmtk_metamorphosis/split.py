@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mmtk.fields import folds, warp
 from mmtk.method import Pair, Progress
-from mmtk.optimize import Descent, Level, LevelSampler, adam, lbfgs, level_axes, smooth_and_sample
+from mmtk.optimize import Level, LevelSampler, level_axes, minimize, smooth_and_sample
 from mmtk.regularizers import Deformation
 from mmtk.result import LevelReport, Registration
-from mmtk_metamorphosis.settings import LARGEST_GROWTH, LESION_PRICE, Settings
+from mmtk.similarity import LocalSquaredDifference, Similarity
+from mmtk.similarity.squares import normalize_locally
+from mmtk.similarity.windows import per_axis
+from mmtk_metamorphosis.lesion import lesion_price
+from mmtk_metamorphosis.settings import Settings
 from mmtk_metamorphosis.white import WhiteFlow
 
 __all__ = ["register_white"]
@@ -40,10 +44,8 @@ class _LevelEnergy:
         self.fixed = similarity.prepare(fixed, self.weight)
         self.intensities = pair.moving.shape[1]
         self.floor = settings.floor
-        self.price = LESION_PRICE[settings.lesion] * similarity.unit(self.fixed, self.weight)
-        cells = level.grid.cell_volume
-        ratio = cells / _volume(level.finer, pair)
-        self.area = float(channels[1].sum()) / ratio if self.has_mask else 0.0
+        mask = None if pair.mask is None else smooth_and_sample(pair.mask, level.coarse, level.sigma)
+        self.lesion = lesion_price(settings, self.fixed, self.weight, level.grid, mask)
 
     def _moving(self, pair: Pair) -> Tensor:
         seen = torch.ones_like(pair.moving[:, :1])
@@ -56,7 +58,7 @@ class _LevelEnergy:
         )
         weight = smooth_and_sample(seen, self.level.finer, self.level.sigma)
         scale = tuple(c.stride // f.stride for c, f in zip(self.level.coarse, self.level.finer, strict=True))
-        return self.settings.similarity.prepare(image, weight, scale)
+        return prepared(self.settings.similarity, image, weight, scale)
 
     def __call__(self, flat: Tensor) -> tuple[float, Tensor]:
         white = flat.view(self.flow.shape).detach().requires_grad_(True)
@@ -77,15 +79,9 @@ class _LevelEnergy:
         cells = self.level.grid.cell_volume
         energy = cells * self.settings.similarity.compare(moved, self.fixed, weight)
         energy = energy + self.settings.lam * self.flow.norm(white)
-        if lesion is not None and self.price:
-            energy = energy + cells * self._lesion(lesion.sum())
+        if lesion is not None:
+            energy = energy + self.lesion(lesion)
         return energy + self._regularizers(white, nodes)
-
-    def _lesion(self, area: Tensor) -> Tensor:
-        if self.price > 0:
-            return self.price * area
-        most = LARGEST_GROWTH * max(self.area, 1.0)
-        return self.price * most * (1 - torch.exp(-area / most))
 
     def _regularizers(self, white: Tensor, nodes: Tensor) -> Tensor | float:
         if not self.settings.regularizers:
@@ -105,12 +101,15 @@ class _LevelEnergy:
         return float(gradient.norm() * 0.5 * max(self.level.grid.spacing) / speed.clamp_min(1e-30))
 
 
-def _volume(axes: Sequence[object], pair: Pair) -> float:
-    strides = [axis.stride for axis in axes]  # type: ignore[attr-defined]
-    volume = 1.0
-    for stride, h in zip(strides, pair.grid.spacing, strict=True):
-        volume *= stride * h
-    return volume
+def prepared(similarity: Similarity, image: Tensor, weight: Tensor, scale: Sequence[int]) -> Tensor:
+    """Prepare an image whose samples lie ``scale`` times as dense as those it is compared at.
+
+    A window of the finer image has to span the same millimeters as its twin on the coarse one.
+    """
+    if isinstance(similarity, LocalSquaredDifference):
+        radius = [r * k for r, k in zip(per_axis(similarity.radius, len(scale)), scale, strict=True)]
+        return normalize_locally(image, weight, radius, similarity.eps)
+    return similarity.prepare(image, weight)
 
 
 def register_white(pair: Pair, settings: Settings, progress: Progress) -> Registration:
@@ -124,41 +123,11 @@ def register_white(pair: Pair, settings: Settings, progress: Progress) -> Regist
     for number, (size, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):
         begin = time.perf_counter()
         objective = _LevelEnergy(pair, level_axes(pair.grid, box, size), flow, settings)
-        descent = _minimize(
-            objective, unknowns, iterations, settings, _watch(progress, number, len(settings.levels), iterations)
-        )
+        descent = minimize(objective, unknowns, iterations, settings, progress, number)
         unknowns = descent.unknowns
-        reports.append(
-            LevelReport(
-                size, tuple(descent.energies), descent.evaluations, time.perf_counter() - begin, descent.outcome
-            )
-        )
+        reports.append(LevelReport.of(size, descent, time.perf_counter() - begin))
     with torch.no_grad():
         return _finish(pair, settings, flow, unknowns.view(flow.shape), tuple(reports))
-
-
-def _watch(progress: Progress, level: int, levels: int, iterations: int) -> Callable[[int, float], None]:
-    return lambda iteration, energy: progress(level, levels, iteration, iterations, energy)
-
-
-def _minimize(
-    objective: _LevelEnergy,
-    start: Tensor,
-    iterations: int,
-    settings: Settings,
-    watch: Callable[[int, float], None],
-) -> Descent:
-    if settings.optimizer == "adam":
-        rate = settings.learning_rate or 0.1
-        return adam(objective, start, iterations, learning_rate=rate, tolerance=settings.tolerance, watch=watch)
-    return lbfgs(
-        objective,
-        start,
-        iterations,
-        first_step=objective.first_step,
-        tolerance=settings.tolerance,
-        watch=watch,
-    )
 
 
 def _finish(

@@ -1,0 +1,393 @@
+"""The front door: register two images, in Python or for the command line.
+
+``register`` takes anything that is an image and returns a :class:`Result`; ``run`` takes the description of a run and
+leaves a folder. Both go the same way: prepare, register, sample the native images.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import mmtk
+from mmtk import io
+from mmtk.config import ComponentConfig, Recipe, RunConfig
+from mmtk.errors import ConfigError
+from mmtk.measure import measure
+from mmtk.method import Progress, silent
+from mmtk.outputs import Warped, warp_native, write_outputs
+from mmtk.prepare import Prepared, prepare
+from mmtk.result import Outcome, Registration
+
+__all__ = ["Result", "register", "run", "save"]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a registration of two images gives.
+
+    Attributes:
+        images: Warped, deformed, appearance, mask, Jacobian on the native fixed grid.
+        registration: Displacement, inverse, coefficients, energies: what the method found.
+        prepared: The native images, the affine placement, the intensity scales.
+        metrics: How well it went, in plain numbers.
+        seconds: How long each stage took.
+        notes: Sentences that a user should read.
+        settings: The method and the preparation, as plain data.
+    """
+
+    images: Warped
+    registration: Registration
+    prepared: Prepared
+    metrics: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Why the optimization stopped."""
+        return self.registration.outcome
+
+    @property
+    def warped(self) -> np.ndarray:
+        """The moving image with shape and appearance, on the fixed grid."""
+        return self.images.warped.cpu().numpy()
+
+    @property
+    def deformed(self) -> np.ndarray:
+        """The moving image with shape alone."""
+        return self.images.deformed.cpu().numpy()
+
+    @property
+    def appearance(self) -> np.ndarray | None:
+        """The intensity change, 0 outside the warped mask; None without appearance."""
+        return None if self.images.appearance is None else self.images.appearance.cpu().numpy()
+
+    @property
+    def displacement(self) -> np.ndarray:
+        """The pull-back ``(dim, *space)`` in voxels of the fixed grid; the affine acts after it."""
+        return self.registration.displacement[0].cpu().numpy()
+
+    def save(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write every file of a run into a folder; see :func:`save`."""
+        return save(self, Path(out), overwrite=overwrite)
+
+
+def register(
+    *,
+    moving: Any,
+    fixed: Any,
+    mask: Any = None,
+    fixed_mask: Any = None,
+    labels: Any = None,
+    fixed_labels: Any = None,
+    method: str | Mapping[str, Any] | ComponentConfig = "metamorphosis",
+    init: str | os.PathLike[str] = "affine",
+    normalize: str = "robust",
+    spacing: tuple[float, ...] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Result:
+    """Register ``moving`` onto ``fixed``.
+
+    Args:
+        moving, fixed: Path, nibabel image, array or :class:`~mmtk.io.Volume`, 2-D or 3-D.
+        mask: Lesion on the moving image; any non-zero voxel counts.
+        fixed_mask: Lesion on the fixed image; there the two are not compared.
+        labels, fixed_labels: Label maps; the first is carried along, with both overlaps are reported.
+        method: Name of an installed method, or its description.
+        init: ``none``, ``center``, ``rigid``, ``affine`` or a transform file.
+        normalize: ``robust``, ``histogram`` or ``none``.
+        spacing: mm per pixel, for images whose file does not say.
+        device: ``auto`` takes CUDA where there is one.
+        seed: Of everything random.
+        progress: Called while the optimizer runs.
+        settings: Settings of the method, such as ``mu=0.1``.
+
+    Returns:
+        A frozen :class:`Result`.
+
+    Raises:
+        ConfigError: If the description or an input is wrong; nothing was computed.
+    """
+    recipe = _recipe(method, init, normalize, spacing, settings)
+    return _register(
+        recipe,
+        moving=moving,
+        fixed=fixed,
+        mask=mask,
+        fixed_mask=fixed_mask,
+        labels=labels,
+        fixed_labels=fixed_labels,
+        device=device,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _recipe(method: Any, init: Any, normalize: str, spacing: Any, settings: Mapping[str, Any]) -> Recipe:
+    from mmtk.plugins import installed
+    from mmtk.settings import Setting, resolve
+
+    start = {"method": method} if isinstance(method, ComponentConfig) else {}
+    typed = [] if start else _typed("method", method)
+    typed += [Setting(f"method.{key}", value) for key, value in settings.items()]
+    typed += [Setting("init", init), Setting("normalize", normalize)]
+    if spacing is not None:
+        typed.append(Setting("spacing", spacing))
+    return resolve(typed, start, installed(), Recipe)
+
+
+def _typed(key: str, value: Any) -> list[Any]:
+    from mmtk.settings import Setting
+
+    if not isinstance(value, Mapping):
+        return [Setting(key, value)]
+    return [Setting(key if name == "kind" else f"{key}.{name}", item) for name, item in value.items()]
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the device; ``auto`` is CUDA where there is one.
+
+    Raises:
+        ConfigError: If it is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device={device}: no such device; use auto, cpu, cuda or cuda:0") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device={device}: {torch.cuda.device_count()} CUDA devices were found; use device=cpu")
+    return chosen
+
+
+def _register(
+    recipe: Recipe,
+    *,
+    moving: Any,
+    fixed: Any,
+    mask: Any,
+    fixed_mask: Any,
+    labels: Any,
+    fixed_labels: Any,
+    device: str,
+    seed: int,
+    progress: Progress,
+) -> Result:
+    torch.manual_seed(seed)
+    place = pick_device(device)
+    seconds: dict[str, float] = {}
+    clock = _Clock(seconds)
+    with clock("prepare"):
+        prepared = prepare(
+            moving=moving,
+            fixed=fixed,
+            mask=mask,
+            fixed_mask=fixed_mask,
+            init=str(recipe.init),
+            normalize=recipe.normalize,
+            spacing=recipe.spacing,
+            device=place,
+        )
+        carried, target = (
+            None if given is None else io.read_image(given, name=name, spacing=recipe.spacing)
+            for given, name in ((labels, "labels"), (fixed_labels, "fixed_labels"))
+        )
+    with clock("register"):
+        found = recipe.method.build().register(prepared.pair, progress)
+    with clock("warp"), torch.no_grad():
+        images = warp_native(prepared, found, carried)
+        metrics = measure(prepared, found, images, target)
+    return Result(
+        images=images,
+        registration=found,
+        prepared=prepared,
+        metrics=metrics,
+        seconds=seconds,
+        notes=(*prepared.notes, *found.notes),
+        settings=recipe.model_dump(mode="json"),
+    )
+
+
+class _Clock:
+    """``with clock("stage")`` adds the seconds that the block took."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds, self.name, self.start = seconds, "", 0.0
+
+    def __call__(self, name: str) -> _Clock:
+        self.name, self.start = name, time.perf_counter()
+        return self
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds[self.name] = round(time.perf_counter() - self.start, 3)
+
+
+def run(
+    config: RunConfig,
+    out: Path,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    command: str | None = None,
+) -> Result:
+    """Do what a description says and leave its files in ``out``.
+
+    Args:
+        config: The description; its files exist.
+        out: Folder, made if missing. One that holds files is refused unless ``overwrite``.
+        device, seed, progress: See :func:`register`.
+        command: What the user typed, for ``run.json``.
+
+    Raises:
+        ConfigError: If an input is wrong or the folder is in use; nothing was written.
+    """
+    check_folder(out, overwrite)
+    result = _register(
+        config,
+        moving=config.moving,
+        fixed=config.fixed,
+        mask=config.mask,
+        fixed_mask=config.fixed_mask,
+        labels=config.labels,
+        fixed_labels=config.fixed_labels,
+        device=device,
+        seed=seed,
+        progress=progress,
+    )
+    save(result, out, overwrite=True, seed=seed, command=command)
+    return result
+
+
+def check_folder(out: Path, overwrite: bool) -> None:
+    """Refuse an output folder that holds something, or that is a file.
+
+    Raises:
+        ConfigError: With what to do.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise ConfigError(f"--out {out}: the folder is not empty; name another, or add --overwrite")
+
+
+def save(
+    result: Result, out: Path, *, overwrite: bool = False, seed: int = 0, command: str | None = None
+) -> Path:
+    """Write every file of a run into a folder.
+
+    Raises:
+        ConfigError: If the folder holds something and ``overwrite`` is not set.
+    """
+    from mmtk.report import write_report
+
+    check_folder(out, overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    seconds = dict(result.seconds)
+    clock = _Clock(seconds)
+    with clock("write"):
+        names = write_outputs(out, result.prepared, result.registration, result.images, result.settings)
+        io.write_json(out / "metrics.json", result.metrics)
+    record = _record(result, seconds, seed, command, names)
+    with clock("report"):
+        write_report(out / "report.html", result, record)
+    for stale in _FILES - {*names, "metrics.json", "run.json", "report.html"}:
+        (out / stale).unlink(missing_ok=True)
+    record["seconds"] = seconds
+    io.write_json(out / "run.json", record)
+    return out
+
+
+#: Everything that a run may leave; what this run did not make but an earlier one did is removed on overwriting.
+_FILES = {
+    "warped.nii.gz", "deformed.nii.gz", "appearance.nii.gz", "warped_mask.nii.gz", "warped_labels.nii.gz",
+    "jacobian.nii.gz", "displacement.nii.gz", "transform.h5", "inverse_transform.h5", "shape.safetensors",
+    "metrics.json", "run.json", "report.html",
+}  # fmt: skip
+
+
+def _record(
+    result: Result, seconds: Mapping[str, float], seed: int, command: str | None, names: list[str]
+) -> dict[str, Any]:
+    """What ``run.json`` holds: enough to repeat the run, and what is missing and why."""
+    prepared, found = result.prepared, result.registration
+    inputs = {}
+    for name in ("moving", "fixed", "mask", "fixed_mask"):
+        volume = getattr(prepared, name)
+        if volume is not None:
+            path = volume.path
+            inputs[name] = {
+                "path": None if path is None else str(path),
+                "sha256": None if path is None else io.sha256(path),
+                "shape": volume.shape,
+                "spacing": volume.spacing,
+            }
+    absent = {}
+    if result.images.appearance is None:
+        absent["appearance.nii.gz"] = (
+            "there is no lesion mask" if prepared.mask is None else "the method changes no intensities"
+        )
+    if prepared.mask is None:
+        absent["warped_mask.nii.gz"] = "there is no lesion mask"
+    return {
+        "command": command,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "settings": result.settings,
+        "inputs": inputs,
+        "seed": seed,
+        "device": str(found.displacement.device),
+        "versions": {
+            "mmtk": mmtk.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
+        "affine": {
+            "kind": prepared.alignment.kind,
+            "matrix_ras_fixed_to_moving": prepared.alignment.matrix,
+            "note": prepared.alignment.note,
+        },
+        "outcome": {"name": found.outcome.name, "says": found.outcome.value},
+        "levels": [
+            {
+                "size_mm": level.size,
+                "evaluations": level.evaluations,
+                "seconds": round(level.seconds, 3),
+                "outcome": level.outcome.name,
+                "energies": level.energies,
+            }
+            for level in found.levels
+        ],
+        "notes": result.notes,
+        "files": [*names, "metrics.json", "run.json", "report.html"],
+        "absent": absent,
+        "seconds": dict(seconds),
+        "peak_memory_mb": round(_peak_memory() / 2**20),
+    }
+
+
+def _peak_memory() -> float:
+    """Peak resident memory of this process in bytes; Linux counts it in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)

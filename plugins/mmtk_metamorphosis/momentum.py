@@ -1,0 +1,212 @@
+r"""Metamorphosis by shooting: the unknown is the initial momentum, one scalar for each voxel.
+
+Coupled, as published (thesis eq. 5.2, 5.3, 5.11), the momentum drives the shape and fills the lesion:
+
+.. math::
+    E(z_0) = D(I_1, J) + \lambda \int_0^1 \|v_t\|_V^2 + \mu^2 \|\sqrt{m_t} z_t\|^2 \, dt
+
+Split, only :math:`(1 - m) p` drives the shape; what the mask hides is left out of the data term but for the weight
+:math:`\rho / (1 + \rho)` that a free residual leaves there, and painted afterwards (see ``white``).
+
+    z    (1, C, *space)   of the level's grid; a density per mm^dim, so that finer levels start from its values
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmtk.equations import Metamorphosis, NodeMaps
+from mmtk.fields import Grid, along_axes, folds, identity, invert, sample, warp
+from mmtk.integrators import Context, Integrator
+from mmtk.method import Pair, Progress
+from mmtk.optimize import Level, level_axes, minimize, smooth_and_sample
+from mmtk.regularizers import Deformation
+from mmtk.result import LevelReport, Registration
+from mmtk.shooting import Shot, shoot_energy
+from mmtk_metamorphosis.lesion import lesion_price
+from mmtk_metamorphosis.settings import Settings
+
+__all__ = ["register_momentum"]
+
+
+class _LevelEnergy:
+    """Energy and gradient of the initial momentum on one level of the pyramid."""
+
+    def __init__(self, pair: Pair, level: Level, settings: Settings, integrator: Integrator, coupled: bool) -> None:
+        self.settings, self.level, self.integrator, self.coupled = settings, level, integrator, coupled
+        # Image and momentum move together, so both images lie on the coarse lattice here.
+        self.mask = _sampled(pair.mask, level)
+        self.moving = smooth_and_sample(pair.moving, level.coarse, level.sigma)
+        self.fixed = smooth_and_sample(pair.fixed, level.coarse, level.sigma)
+        weight = torch.ones_like(self.fixed[:, :1])
+        if pair.fixed_mask is not None:
+            weight = weight * (1 - smooth_and_sample(pair.fixed_mask, level.coarse, level.sigma))
+        if pair.inside is not None:
+            weight = weight * smooth_and_sample(pair.inside, level.coarse, level.sigma)
+        self.weight = weight
+        mu = settings.mu if coupled else 0.0
+        self.equation = Metamorphosis.from_kernel(settings.kernel, level.grid, mu, stride=settings.spacing)
+        self.shape = self.moving.shape
+        self.lesion = lesion_price(settings, self.fixed, self.weight, level.grid, self.mask)
+
+    def __call__(self, flat: Tensor) -> tuple[float, Tensor]:
+        momentum = flat.view(self.shape).detach().requires_grad_(True)
+        energy = self.energy(momentum)
+        (gradient,) = torch.autograd.grad(energy, momentum)
+        return float(energy.detach()), gradient.reshape(-1)
+
+    def driving(self, momentum: Tensor) -> Tensor:
+        """Return the part of the momentum that acts: all of it if coupled, what the mask leaves if split."""
+        return momentum if self.coupled or self.mask is None else momentum * (1 - self.mask)
+
+    def shoot(self, momentum: Tensor, *, maps: bool = False) -> Shot:
+        """Return the path of a momentum."""
+        wants_map = maps or bool(self.settings.regularizers)
+        context = Context(mask=self.mask, fixed=self.fixed, back=wants_map, maps=wants_map)
+        return shoot_energy(
+            self.equation,
+            self.integrator,
+            self.moving,
+            self.driving(momentum),
+            self.settings.steps,
+            context,
+            checkpoint=self.settings.checkpoint,
+        )
+
+    def energy(self, momentum: Tensor) -> Tensor:
+        """Return data + lambda * (kinetic + residual) + lesion + regularizers, a scalar in mm^dim."""
+        shot = self.shoot(momentum)
+        weight, lesion = self.weight, shot.state.mask
+        if lesion is not None:
+            floor = 1.0 if self.coupled and self.settings.mu > 0 else self.settings.floor
+            weight = weight * (1 - (1 - floor) * lesion)
+        data = self.level.grid.cell_volume * self.settings.similarity(shot.image, self.fixed, weight)
+        energy = data + self.settings.lam * shot.energy
+        if lesion is not None:
+            energy = energy + self.lesion(lesion)
+        if self.settings.regularizers:
+            state = shot.state
+            deformation = Deformation(
+                grid=self.level.grid,
+                displacement=state.displacement,
+                inverse=state.inverse,
+                velocity_norm=shot.kinetic.sum(),
+                residual=self.driving(momentum),
+                mask=self.mask,
+            )
+            energy = energy + sum(part(deformation) for part in self.settings.regularizers)
+        return energy
+
+    def first_step(self, gradient: Tensor) -> float:
+        """Return the length of a step down the gradient that first moves no voxel by more than half a voxel."""
+        direction = self.driving(gradient.view(self.shape))
+        with torch.no_grad():
+            box = self.equation.maps.box
+            speed = (self.equation.motion(self.moving, direction).velocity * box.per_axis(direction)).abs().amax()
+            change = self.settings.mu**2 * direction.abs().amax() if self.coupled else torch.zeros(())
+        step = 0.5 * max(self.level.grid.spacing) / float(speed.clamp_min(1e-30))
+        if float(change) > 0:
+            step = min(step, 0.5 / float(change))
+        return float(gradient.norm()) * step
+
+
+def _sampled(image: Tensor | None, level: Level) -> Tensor | None:
+    return None if image is None else smooth_and_sample(image, level.coarse, level.sigma)
+
+
+def register_momentum(pair: Pair, settings: Settings, coupled: bool, progress: Progress) -> Registration:
+    """Register a pair by its initial momentum; see the module's docstring for the energy."""
+    assert settings.integrator is not None
+    box = pair.box
+    momentum: Tensor | None = None
+    previous: Level | None = None
+    reports = []
+    for number, (size, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):
+        begin = time.perf_counter()
+        level = level_axes(pair.grid, box, size)
+        objective = _LevelEnergy(pair, level, settings, settings.integrator, coupled)
+        if momentum is None or previous is None:
+            momentum = torch.zeros_like(objective.moving)
+        else:
+            momentum = _upsampled(momentum, previous, level)
+        previous = level
+        descent = minimize(objective, momentum.flatten(), iterations, settings, progress, number)
+        momentum = descent.unknowns.view(objective.shape)
+        reports.append(LevelReport.of(size, descent, time.perf_counter() - begin))
+    assert momentum is not None
+    with torch.no_grad():
+        return _finish(pair, settings, objective, momentum, tuple(reports))
+
+
+def _positions(source: Level, voxels: Sequence[Tensor]) -> list[Tensor]:
+    """Return voxel coordinates of the full grid in samples of a level, kept within the level."""
+    return [
+        ((v - axis.first) / axis.stride).clamp(0, axis.count - 1)
+        for v, axis in zip(voxels, source.coarse, strict=True)
+    ]
+
+
+def _interpolated(image: Tensor, positions: Sequence[Tensor]) -> Tensor:
+    """Return an image at the points of a lattice along its axes, linearly, one sparse product an axis."""
+    matrices = []
+    for position, n in zip(positions, image.shape[2:], strict=True):
+        matrices.append((1 - (position[:, None] - torch.arange(n, dtype=position.dtype)).abs()).clamp_min(0).to(image))
+    return along_axes(image, matrices)
+
+
+def _upsampled(momentum: Tensor, source: Level, target: Level) -> Tensor:
+    return _interpolated(momentum, _positions(source, [axis.voxels for axis in target.coarse]))
+
+
+def _finish(
+    pair: Pair, settings: Settings, objective: _LevelEnergy, momentum: Tensor, reports: tuple[LevelReport, ...]
+) -> Registration:
+    shot = objective.shoot(momentum, maps=True)
+    positions = _positions(objective.level, [torch.arange(n, dtype=torch.float64) for n in pair.grid.shape])
+    state, maps = shot.state, objective.equation.maps
+    full: list[Tensor] = []
+    for nodes in (state.flow.back, state.flow.forth):
+        if isinstance(maps, NodeMaps):
+            field = maps.lattice.prolong(nodes, positions) * (maps.lattice.spacing / pair.grid.per_axis(nodes))
+        else:
+            field = _interpolated(nodes, positions) * (maps.box.per_axis(nodes) / pair.grid.per_axis(nodes))
+        full.append(field)
+    displacement = full[0]
+    notes = []
+    folded = folds(displacement)
+    if folded:
+        notes.append(f"the map folds at {folded} voxels; raise `lambda`, `sigma` or `steps`")
+    inverse = invert(displacement, full[1], tolerance=0.02) if not folded else full[1]
+    return Registration(
+        grid=pair.grid,
+        displacement=displacement,
+        inverse=inverse,
+        appearance=_appearance(pair, settings, objective, shot, displacement, positions),
+        shape={"momentum": momentum},
+        levels=reports,
+        notes=tuple(notes),
+    )
+
+
+def _appearance(
+    pair: Pair,
+    settings: Settings,
+    objective: _LevelEnergy,
+    shot: Shot,
+    displacement: Tensor,
+    positions: Sequence[Tensor],
+) -> Tensor | None:
+    """Return the intensity change on the full grid, exactly 0 where the warped mask is."""
+    lesion = None if pair.mask is None else warp(pair.mask, displacement)
+    if not objective.coupled:
+        if lesion is None:
+            return None
+        return lesion * (pair.fixed - warp(pair.moving, displacement)) / (1 + settings.rho)
+    if settings.mu == 0:
+        return None
+    change = _interpolated(shot.image - warp(objective.moving, shot.state.displacement), positions)
+    return change if lesion is None else torch.where(lesion > 0, change, 0)
