@@ -58,7 +58,8 @@ def read_affine(path: str | os.PathLike[str], *, name: str = "init") -> np.ndarr
 
 
 def _is_plain_text(file: Path) -> bool:
-    head = file.read_bytes()[:512]
+    with open(file, "rb") as content:
+        head = content.read(512)
     return b"\0" not in head and b"Insight Transform" not in head and not head.startswith(b"\x89HDF")
 
 

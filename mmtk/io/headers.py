@@ -224,7 +224,7 @@ def _stated_affine(image: Any, label: str) -> tuple[np.ndarray, tuple[int, int],
     header, notes = image.header, []
     affine = np.eye(4) if image.affine is None else np.array(image.affine, dtype=np.float64)
     if not isinstance(image, nibabel.Nifti1Pair):
-        if type(image) is nibabel.AnalyzeImage:
+        if isinstance(image, nibabel.AnalyzeImage):
             notes.append(f"{label} is in Analyze format, which leaves left and right open; taken as nibabel does.")
         return affine, (1, 1), tuple(notes)
     codes = int(header["sform_code"]), int(header["qform_code"])
@@ -273,8 +273,6 @@ def _placed(
     if trouble:
         assert wanted is not None
         storage = replace(storage, affine=_default_affine(wanted, storage.slice_axis), sform_code=0, qform_code=0)
-    elif wanted is not None and not np.allclose(wanted, spacing_of(_columns(storage), dim), rtol=1e-3):
-        notes.append(f"{label} says its own spacing; `spacing` is not used for it.")
     columns = _columns(storage)
     if dim == 3 and shear(columns) > 1e-3:
         notes.append(f"the axes of {label} are not at right angles; ITK-based programs cannot represent that.")

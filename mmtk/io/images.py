@@ -52,6 +52,13 @@ def read_image(source: Any, *, name: str = "moving", spacing: Spacing = None) ->
             f"{name}: every voxel of {where(volume.path, 'image')} is {low:g}, and a constant image cannot be "
             f"registered; check that it is the right file and was exported well"
         )
+    if (
+        spacing is not None
+        and not isinstance(source, Volume)
+        and not np.allclose(spacing, volume.spacing, rtol=1e-3)
+    ):
+        note = f"{where(volume.path, 'image')} says its own spacing; `spacing` is not used for it."
+        return replace(volume, notes=(*volume.notes, note))
     return volume
 
 

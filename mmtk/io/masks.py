@@ -23,8 +23,9 @@ __all__ = ["read_mask"]
 SAME_GRID = 1e-3
 #: A probability may miss [0, 1] by this much, as interpolation leaves it; it is clipped.
 SLACK = 0.05
-#: A mask that leaves less of its image than this uncovered leaves nothing to register by.
-LEAST_UNCOVERED = 1e-3
+#: A mask that leaves uncovered less than this share of what is not background leaves nothing to register by. (A
+#: brain mask leaves up to 4 % of its own brain, where a filter has blurred the rim.)
+LEAST_UNCOVERED = 0.05
 LOSSY = (".jpg", ".jpeg")
 
 
@@ -148,9 +149,10 @@ def _resampled(mask: Volume, like: Volume) -> Volume:
             f"into that image's space"
         )
     unit = "ml" if dim == 3 else "cm^2"
+    rest = "; the rest lies outside" if after < 0.9 * before else ""
     note = (
         f"{_label(mask)} lies on another grid (shape {mask.shape}) and was resampled onto {like.name} (shape "
-        f"{like.shape}): {before:.3g} {unit} of lesion before, {after:.3g} {unit} after."
+        f"{like.shape}): {before:.3g} {unit} of lesion before, {after:.3g} {unit} after{rest}."
     )
     return _settled(mask, like, data, note)
 

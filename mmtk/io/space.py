@@ -62,12 +62,10 @@ def shear(affine: np.ndarray, dim: int = 3) -> float:
 
 
 def orientation(affine: np.ndarray, dim: int = 3) -> str:
-    """Return towards what each array axis points, e.g. ``"LPS"``: the nearest of right, anterior, superior."""
-    letters = []
-    for axis in affine[:3, :dim].T:
-        nearest = int(np.argmax(np.abs(axis)))
-        letters.append(("LPI", "RAS")[int(axis[nearest] > 0)][nearest])
-    return "".join(letters)
+    """Return towards what each array axis points, e.g. ``"LPS"``; no direction is named twice."""
+    import nibabel
+
+    return "".join(nibabel.aff2axcodes(affine)[:dim])
 
 
 def plane_affine(affine: np.ndarray) -> np.ndarray:

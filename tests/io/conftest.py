@@ -89,9 +89,10 @@ def save(tmp_path):
     """Write an array as NIfTI with an affine, sform and qform codes and units."""
 
     def write(data, affine=None, name="image.nii.gz", codes=(1, 1), **header):
-        image = nibabel.Nifti1Image(np.asarray(data), np.eye(4) if affine is None else affine)
-        image.set_sform(image.affine, codes[0])
-        image.set_qform(image.affine, codes[1])
+        affine = np.eye(4) if affine is None else affine
+        image = nibabel.Nifti1Image(np.asarray(data), affine)
+        image.set_sform(affine, codes[0])
+        image.set_qform(affine, codes[1])
         image.header.set_xyzt_units(header.pop("units", "mm"))
         for key, value in header.items():
             image.header[key] = value

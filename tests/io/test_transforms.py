@@ -91,7 +91,7 @@ def test_points_go_where_the_definition_says(pair, displacement, placement, tmp_
 def test_the_inverse_takes_points_back(pair, displacement, placement, tmp_path):
     fixed, _ = pair
     inverse, matrix = displacement(fixed, seed=7), placement(fixed.dim)
-    # Points that the inverse affine brings onto voxel centers, so that the inverse field is met without interpolation.
+    # Points that the inverse affine brings onto voxel centers: the inverse field is met without interpolation.
     on_grid, back = world_of(fixed, inverse, np.eye(4))
     dim = fixed.dim
     moving_points = on_grid @ matrix[:dim, :dim].T + matrix[:dim, 3]
