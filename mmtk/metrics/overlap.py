@@ -1,0 +1,123 @@
+"""Overlap and surface distance of label maps.
+
+    labels   (*space) or (1, 1, *space)   whole numbers of any dtype, 0 is background
+
+One case at a time: voxels of a batch would be counted together.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmtk.errors import GridMismatch
+
+__all__ = ["SurfaceDistance", "dice", "mean_dice", "surface_distances"]
+
+
+def dice(moved: Tensor, fixed: Tensor, labels: Iterable[int] | None = None) -> dict[int, float]:
+    """Return ``2 |A and B| / (|A| + |B|)`` for every label, ``A`` and ``B`` its voxels in the two maps.
+
+    A label that only one map has scores 0; one that neither has, NaN.
+
+    Args:
+        moved, fixed: Label maps of one shape, labels at least 0. Warp them by nearest neighbor.
+        labels: Those wanted; if None, all above 0 that occur in either map.
+
+    Raises:
+        GridMismatch: If the shapes differ.
+        ValueError: If a label is negative.
+    """
+    moved, fixed = _pair(moved, fixed)
+    size = int(max(moved.max(), fixed.max())) + 1
+    both = torch.bincount(moved[moved == fixed], minlength=size)
+    either = torch.bincount(moved, minlength=size) + torch.bincount(fixed, minlength=size)
+    if labels is None:
+        labels = (1 + either[1:].nonzero().flatten()).tolist()
+    result = {}
+    for label in labels:
+        total = int(either[label]) if 0 <= label < size else 0
+        result[label] = 2 * int(both[label]) / total if total else math.nan
+    return result
+
+
+def mean_dice(moved: Tensor, fixed: Tensor, labels: Iterable[int] | None = None) -> float:
+    """Return the mean of :func:`dice` over labels, each counted once; those in neither map are left out."""
+    scores = [s for s in dice(moved, fixed, labels).values() if not math.isnan(s)]
+    return sum(scores) / len(scores) if scores else math.nan
+
+
+class SurfaceDistance(NamedTuple):
+    """Distances between the surfaces of one label in two maps, in mm.
+
+    Attributes:
+        hd95: The larger of the two directed 95th percentiles.
+        mean: The mean over all voxels of both surfaces of the distance to the other surface.
+    """
+
+    hd95: float
+    mean: float
+
+
+def surface_distances(
+    moved: Tensor, fixed: Tensor, spacing: Sequence[float], labels: Iterable[int] | None = None
+) -> dict[int, SurfaceDistance]:
+    """Return the 95th percentile Hausdorff distance and the mean surface distance of every label.
+
+    A surface is the set of a label's voxels that have a neighbor along an axis outside of it, as MONAI's
+    ``compute_hausdorff_distance(percentile=95)`` and ``compute_average_surface_distance(symmetric=True)`` define
+    it; they do the work. A label that one map does not have is infinitely far, one that neither has, NaN.
+
+    Args:
+        moved, fixed: Label maps of one shape.
+        spacing: In mm, one number an axis.
+        labels: Those wanted; if None, all above 0 that occur in either map.
+
+    Raises:
+        GridMismatch: If the shapes differ.
+        ValueError: If a label is negative.
+    """
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+
+    shape = fixed.shape[-len(spacing) :]
+    flat_moved, flat_fixed = _pair(moved, fixed)
+    result = {}
+    for label in dice(moved, fixed) if labels is None else labels:
+        ours, theirs = ((m == label).view(1, 1, *shape) for m in (flat_moved, flat_fixed))
+        if not (ours.any() and theirs.any()):
+            far = math.inf if ours.any() or theirs.any() else math.nan
+            result[label] = SurfaceDistance(far, far)
+            continue
+        ours, theirs = _cropped(ours, theirs)
+        options = {"include_background": True, "spacing": list(spacing)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            hd95 = compute_hausdorff_distance(ours, theirs, percentile=95, **options)
+            mean = compute_average_surface_distance(ours, theirs, symmetric=True, **options)
+        result[label] = SurfaceDistance(float(hd95), float(mean))
+    return result
+
+
+def _pair(moved: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both maps as flat whole numbers."""
+    if moved.shape != fixed.shape:
+        raise GridMismatch("moved", tuple(moved.shape), "fixed", tuple(fixed.shape))
+    moved, fixed = moved.flatten().long(), fixed.flatten().long()
+    if int(min(moved.min(), fixed.min())) < 0:
+        raise ValueError("labels must be whole numbers of at least 0")
+    return moved, fixed
+
+
+def _cropped(*masks: Tensor) -> list[Tensor]:
+    """Cut masks ``(1, 1, *space)`` to the box that holds them all, and one voxel more, which a surface needs."""
+    union = torch.stack(masks).any(0)
+    box = [slice(None), slice(None)]
+    for axis in range(2, union.ndim):
+        inside = union.amax([a for a in range(union.ndim) if a != axis]).nonzero()
+        box.append(slice(max(int(inside[0]) - 1, 0), int(inside[-1]) + 2))
+    return [m[tuple(box)] for m in masks]
