@@ -107,7 +107,7 @@ class Plan:
         options.update(self._changes(now["method"], then["method"]))
         words = ["python", "-m", "monai.bundle", "run", "--config_file", str(inference_config(self.bundle))]
         for key, value in options.items():
-            words += [f"--{key}", str(value)]
+            words += [f"--{key}", str(value).replace("'", '"')]  # a literal that a shell quotes legibly
         return shlex.join(words)
 
     def _changes(self, now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
