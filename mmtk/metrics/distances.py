@@ -17,7 +17,8 @@ from mmtk.fields import Grid, compose, identity
 from mmtk.types import Displacement, Image, Mask
 
 __all__ = [
-    "LandmarkErrors", "endpoint_error", "endpoint_errors", "inverse_consistency_error", "landmark_errors",
+    "InverseConsistencyError", "LandmarkErrors", "endpoint_error", "endpoint_errors", "inverse_consistency_error",
+    "landmark_errors",
 ]  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def surface_distances(
             continue
         ours, theirs = _cropped(ours, theirs)
         options = {"include_background": True, "spacing": list(spacing)}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings():  # MONAI warns of its own future
             warnings.simplefilter("ignore")
             hd95 = compute_hausdorff_distance(ours, theirs, percentile=95, **options)
             mean = compute_average_surface_distance(ours, theirs, symmetric=True, **options)

@@ -15,6 +15,7 @@ both.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from mmtk.errors import ConfigError, GridMismatch
 from mmtk.types import Image, Scalar, Weight
 
-__all__ = ["Reduction", "Similarity", "blind", "nonzero", "reduce", "weighted_mean"]
+__all__ = ["Reduction", "Similarity", "blind", "check_weight", "nonzero", "reduce", "weighted_mean"]
 
 Reduction = Literal["sum", "mean", "none"]
 
@@ -52,8 +53,15 @@ class Similarity(nn.Module, ABC):
         What lies at such voxels has been set to 0 in both images before. The map is not yet weighted.
         """
 
-    def prepare(self, image: Image, weight: Weight | None = None) -> Image:
-        """Return what is to be warped and compared in the image's place: most metrics, the image itself."""
+    def prepare(self, image: Image, weight: Weight | None = None, scale: int | Sequence[int] = 1) -> Image:
+        """Return what is to be warped and compared in the image's place: for most metrics, the image itself.
+
+        Args:
+            image: ``(B, C, *space)``.
+            weight: As for :meth:`compare`, on the grid of this image.
+            scale: Voxels of this image for one of those compared, along each axis: a moving image may be kept
+                finer than the grid it is sampled on, and its windows must still be as wide as the fixed image's.
+        """
         return image
 
     def compare(self, moved: Image, fixed: Image, weight: Weight | None = None) -> Scalar | Image:
@@ -67,7 +75,7 @@ class Similarity(nn.Module, ABC):
         if weight is None:
             weight = torch.ones_like(fixed[:, :1])
         else:
-            _check(weight, fixed)
+            check_weight(weight, fixed)
             moved, fixed = self.blinded(moved, fixed, weight)
         return reduce(self.cost(moved, fixed, weight), self.at_costs(weight), self.reduction)
 
@@ -80,7 +88,7 @@ class Similarity(nn.Module, ABC):
         if moved.shape != fixed.shape:
             raise GridMismatch("moved", tuple(moved.shape), "fixed", tuple(fixed.shape))
         if weight is not None:
-            _check(weight, fixed)
+            check_weight(weight, fixed)
         return self.compare(self.prepare(moved, weight), self.prepare(fixed, weight), weight)
 
     def blinded(self, moved: Image, fixed: Image, weight: Weight) -> tuple[Image, Image]:
@@ -126,7 +134,12 @@ def nonzero(total: Tensor) -> Tensor:
     return torch.where(total > 0, total, 1)
 
 
-def _check(weight: Weight, image: Image) -> None:
+def check_weight(weight: Weight, image: Image, name: str = "fixed") -> None:
+    """Refuse a weight that is not on the grid of the image.
+
+    Raises:
+        GridMismatch: If its shape does not expand to the image's.
+    """
     fits = weight.ndim == image.ndim and weight.shape[2:] == image.shape[2:]
     if not fits or any(n not in (1, m) for n, m in zip(weight.shape[:2], image.shape[:2], strict=True)):
-        raise GridMismatch("weight", tuple(weight.shape), "fixed", tuple(image.shape))
+        raise GridMismatch("weight", tuple(weight.shape), name, tuple(image.shape))

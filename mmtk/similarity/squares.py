@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from mmtk.errors import ConfigError
-from mmtk.similarity.base import Reduction, Similarity, blind, nonzero
+from mmtk.similarity.base import Reduction, Similarity, blind, check_weight, nonzero
 from mmtk.similarity.windows import box_sum, per_axis
 from mmtk.types import Image, Weight
 
@@ -55,8 +55,10 @@ class LocalSquaredDifference(SquaredDifference):
         check_window(radius, eps)
         self.radius, self.eps = radius, eps
 
-    def prepare(self, image: Image, weight: Weight | None = None) -> Image:
-        return normalize_locally(image, weight, self.radius, self.eps)
+    def prepare(self, image: Image, weight: Weight | None = None, scale: int | Sequence[int] = 1) -> Image:
+        dim = image.ndim - 2
+        radius = [r * k for r, k in zip(per_axis(self.radius, dim), per_axis(scale, dim), strict=True)]
+        return normalize_locally(image, weight, radius, self.eps)
 
 
 def normalize_locally(
@@ -73,12 +75,16 @@ def normalize_locally(
 
     Returns:
         ``(B, C, *space)``, without unit.
+
+    Raises:
+        GridMismatch: If the weight does not lie on the image's grid.
     """
     radius = per_axis(radius, image.ndim - 2)
     given = weight is not None
     if weight is None:
         weight = torch.ones_like(image[:, :1])
     else:
+        check_weight(weight, image, "image")
         image = blind(image, weight)
     inverse = 1 / nonzero(box_sum(weight, radius))
     weighted = image * weight

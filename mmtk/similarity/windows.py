@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmtk.errors import ConfigError
+
 __all__ = ["box_sum", "gather", "per_axis", "spread"]
 
 
@@ -25,11 +27,11 @@ def per_axis(number: int | Sequence[int], dim: int) -> tuple[int, ...]:
     """Return a radius or stride for each of ``dim`` axes.
 
     Raises:
-        ValueError: If there are more or fewer numbers than axes.
+        ConfigError: If there are more or fewer numbers than axes.
     """
     numbers = (number,) * dim if isinstance(number, int) else tuple(number)
     if len(numbers) != dim:
-        raise ValueError(f"{numbers} has {len(numbers)} numbers, but the images have {dim} axes")
+        raise ConfigError(f"{numbers} has {len(numbers)} numbers, but the images have {dim} axes")
     return numbers
 
 

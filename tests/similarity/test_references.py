@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from mmtk.errors import ConfigError, GridMismatch
 from mmtk.similarity import (
     IntensityRatioVariance,
     LocalCorrelation,
@@ -100,6 +101,21 @@ def test_two_stages_are_one(rng):
     prepared = similarity.prepare(a, w), similarity.prepare(b, w)
     torch.testing.assert_close(similarity.compare(*prepared, w), similarity(a, b, w))
     torch.testing.assert_close(similarity.compare(*prepared, w), SquaredDifference()(*prepared, w))
+
+
+def test_a_finer_image_is_normalized_in_windows_as_wide(rng):
+    image, weight = tensors(rng.random((9, 8)), rng.random((9, 8)))
+    fine = LocalSquaredDifference(radius=(1, 2)).prepare(image, weight, scale=(3, 1))
+    torch.testing.assert_close(fine, LocalSquaredDifference(radius=(3, 2)).prepare(image, weight))
+    assert SquaredDifference().prepare(image, weight, scale=2) is image
+
+
+def test_what_does_not_fit_the_image_is_refused(rng):
+    image, weight = tensors(rng.random((9, 8)), rng.random((9, 7)))
+    with pytest.raises(GridMismatch, match="resample `weight` onto the grid of `image` first"):
+        LocalSquaredDifference().prepare(image, weight)
+    with pytest.raises(ConfigError, match="3 numbers, but the images have 2 axes"):
+        LocalSquaredDifference(radius=(1, 1, 1)).prepare(image)
 
 
 def test_local_squares_are_blind_to_smooth_changes_of_contrast(rng):
