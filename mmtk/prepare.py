@@ -88,7 +88,7 @@ def prepare(
     notes: list[str] = []
     lesion = None if mask is None else read_mask(mask, like=source, name="mask")
     other = None if fixed_mask is None else read_mask(fixed_mask, like=target, name="fixed_mask")
-    for volume in (lesion, other):
+    for volume in (source, target, lesion, other):
         notes.extend(() if volume is None else volume.notes)
     placement = align(source, target, kind=init, moving_mask=lesion, fixed_mask=other)
     if placement.note:

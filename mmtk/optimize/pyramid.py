@@ -1,4 +1,4 @@
-"""The matched pyramid: fixed image on a coarse lattice, moving image on one twice as fine.
+"""The matched pyramid: fixed image on a coarse lattice, moving image on one two or more times as fine.
 
 Each level smooths both images with one Gaussian and samples them. Averaging both onto the same coarse grid is
 worse: the moving image is then interpolated, and so blurred, a second time, and the coarse level fits that blur.
@@ -41,6 +41,11 @@ class Axis:
         """Voxel coordinates of the samples, float64."""
         return self.first + self.stride * torch.arange(self.count, dtype=torch.float64)
 
+    def within(self, finer: Axis) -> slice:
+        """Return where these samples lie among those of a finer axis that holds them all."""
+        start, step = (self.first - finer.first) // finer.stride, self.stride // finer.stride
+        return slice(start, start + step * (self.count - 1) + 1, step)
+
 
 @dataclass(frozen=True)
 class Level:
@@ -49,12 +54,24 @@ class Level:
     Attributes:
         sigma: Width of the smoothing along each axis, in voxels of the full grid.
         grid: The coarse lattice as a grid, for norms and cell volumes.
+
+    Every coarse sample is a finer one, so that identical images, prepared alike on the finer lattice, match exactly.
     """
 
     coarse: tuple[Axis, ...]
     finer: tuple[Axis, ...]
     sigma: tuple[float, ...]
     grid: Grid
+
+    @property
+    def ratio(self) -> tuple[int, ...]:
+        """Finer samples in one coarse stride, for each axis."""
+        return tuple(c.stride // f.stride for c, f in zip(self.coarse, self.finer, strict=True))
+
+    def thin(self, image: Tensor) -> Tensor:
+        """Return the coarse samples of an image on the finer lattice."""
+        parts = [c.within(f) for c, f in zip(self.coarse, self.finer, strict=True)]
+        return image[(slice(None), slice(None), *parts)]
 
 
 def level_axes(grid: Grid, box: Sequence[slice], size: float) -> Level:
@@ -69,9 +86,10 @@ def level_axes(grid: Grid, box: Sequence[slice], size: float) -> Level:
     for part, h in zip(box, grid.spacing, strict=True):
         n = part.stop - part.start
         stride = max(1, min(round(size / h), (n - 1) // 3))
-        half = max(1, stride // 2)
-        coarse.append(Axis(part.start + ((n - 1) % stride) // 2, stride, (n - 1) // stride + 1))
-        finer.append(Axis(part.start + ((n - 1) % half) // 2, half, (n - 1) // half + 1))
+        half = stride // next((p for p in range(2, stride + 1) if stride % p == 0), 1)
+        margin = ((n - 1) % stride) // 2
+        coarse.append(Axis(part.start + margin, stride, (n - 1) // stride + 1))
+        finer.append(Axis(part.start + margin % half, half, (n - 1 - margin % half) // half + 1))
         sigma.append(WIDTH * stride if stride > 1 else 0.0)
         spacing.append(stride * h)
     shape = tuple(axis.count for axis in coarse)
@@ -87,7 +105,7 @@ def smooth_and_sample(
         image: ``(1, C, *space)``.
         axes: The lattice.
         sigma: Width in voxels, one an axis; 0 only samples.
-        weight: ``(1, 1, *space)``: voxels of weight 0 do not count, except where nothing else is near.
+        weight: ``(1, 1, *space)``: voxels of weight 0 do not count; deep among them the result goes to 0.
 
     Returns:
         ``(1, C, *lattice)``.
@@ -96,10 +114,7 @@ def smooth_and_sample(
     if weight is None:
         return along_axes(image, matrices)
     share = along_axes(weight, matrices)
-    clean = along_axes(image * weight, matrices) / share.clamp_min(0.02)
-    if bool((share <= 0.02).any()):
-        clean = torch.where(share > 0.02, clean, along_axes(image, matrices))
-    return clean
+    return along_axes(image * weight, matrices) / share.clamp_min(1e-6)
 
 
 def _matrix(n: int, axis: Axis, sigma: float) -> Tensor:

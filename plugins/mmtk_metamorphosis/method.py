@@ -10,7 +10,7 @@ from mmtk.fields import Gaussian, Kernel, Sobolev, Sum
 from mmtk.method import Method, Pair, Progress, silent
 from mmtk.result import Registration
 from mmtk_metamorphosis.settings import Settings
-from mmtk_metamorphosis.split import register_white
+from mmtk_metamorphosis.primal import register_white
 
 __all__ = ["Metamorphosis", "make_kernel"]
 
@@ -65,13 +65,14 @@ class Metamorphosis(Method):
     ) -> None:
         super().__init__()
         core = make_kernel(kernel, sigma, sigma_weights, order)
-        self.momentum, self.shape = momentum, shape
+        self.shape = shape
         self.settings = Settings(
             kernel=core,
             spacing=stride or core.finest / 2,
             similarity=similarity.build(),
             lam=LAMBDA.get(similarity.kind, 5e-5) if lam is None else lam,
             mu=mu,
+            coupled=momentum == "coupled",
             lesion=lesion,
             velocities=velocities,
             squarings=squarings,
@@ -87,11 +88,11 @@ class Metamorphosis(Method):
         )
 
     def register(self, pair: Pair, progress: Progress = silent) -> Registration:
-        """Register a pair; see :mod:`mmtk_metamorphosis.split` and :mod:`mmtk_metamorphosis.momentum`."""
-        if self.momentum == "split" and self.shape == "white":
+        """Register a pair; see :mod:`mmtk_metamorphosis.primal` and :mod:`mmtk_metamorphosis.momentum`."""
+        if self.shape == "white":
             return register_white(pair, self.settings, progress)
         from mmtk_metamorphosis.momentum import register_momentum
 
         if self.settings.integrator is None:
             raise ConfigError("integrator=none: a scalar momentum is integrated in time; choose integrator=lagrangian")
-        return register_momentum(pair, self.settings, self.momentum == "coupled", progress)
+        return register_momentum(pair, self.settings, progress)

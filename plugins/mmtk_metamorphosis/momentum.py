@@ -36,8 +36,8 @@ __all__ = ["register_momentum"]
 class _LevelEnergy:
     """Energy and gradient of the initial momentum on one level of the pyramid."""
 
-    def __init__(self, pair: Pair, level: Level, settings: Settings, integrator: Integrator, coupled: bool) -> None:
-        self.settings, self.level, self.integrator, self.coupled = settings, level, integrator, coupled
+    def __init__(self, pair: Pair, level: Level, settings: Settings, integrator: Integrator) -> None:
+        self.settings, self.level, self.integrator, self.coupled = settings, level, integrator, settings.coupled
         # Image and momentum move together, so both images lie on the coarse lattice here.
         self.mask = _sampled(pair.mask, level)
         self.moving = smooth_and_sample(pair.moving, level.coarse, level.sigma)
@@ -48,7 +48,7 @@ class _LevelEnergy:
         if pair.inside is not None:
             weight = weight * smooth_and_sample(pair.inside, level.coarse, level.sigma)
         self.weight = weight
-        mu = settings.mu if coupled else 0.0
+        mu = settings.mu if settings.coupled else 0.0
         self.equation = Metamorphosis.from_kernel(settings.kernel, level.grid, mu, stride=settings.spacing)
         self.shape = self.moving.shape
         self.lesion = lesion_price(settings, self.fixed, self.weight, level.grid, self.mask)
@@ -118,7 +118,7 @@ def _sampled(image: Tensor | None, level: Level) -> Tensor | None:
     return None if image is None else smooth_and_sample(image, level.coarse, level.sigma)
 
 
-def register_momentum(pair: Pair, settings: Settings, coupled: bool, progress: Progress) -> Registration:
+def register_momentum(pair: Pair, settings: Settings, progress: Progress) -> Registration:
     """Register a pair by its initial momentum; see the module's docstring for the energy."""
     assert settings.integrator is not None
     box = pair.box
@@ -128,7 +128,7 @@ def register_momentum(pair: Pair, settings: Settings, coupled: bool, progress: P
     for number, (size, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):
         begin = time.perf_counter()
         level = level_axes(pair.grid, box, size)
-        objective = _LevelEnergy(pair, level, settings, settings.integrator, coupled)
+        objective = _LevelEnergy(pair, level, settings, settings.integrator)
         if momentum is None or previous is None:
             momentum = torch.zeros_like(objective.moving)
         else:

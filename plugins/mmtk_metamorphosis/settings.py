@@ -25,6 +25,7 @@ class Settings:
     similarity: Similarity
     lam: float
     mu: float = 0.1
+    coupled: bool = False
     lesion: str = "unknown"
     velocities: int = 1
     squarings: int = 6

@@ -1,16 +1,13 @@
-r"""The shape by white velocity coefficients on a control lattice: the fast path, and the default.
+r"""The shape by white velocity coefficients on a control lattice: ``v = K^(1/2) w``.
 
 .. math::
-    v = K^{1/2} w, \qquad \|v\|_V^2 = \|w\|^2, \qquad
-    E = D\big((I \circ \phi^{-1})|_{w}, J\big) + \lambda \|w\|^2 + c \int m \circ \phi^{-1}
+    v = K^{1/2} w, \qquad \|v\|_V^2 = \|w\|^2
 
-The images are compared outside the moving lesion mask. What the mask hides is painted afterwards: the residual that
-minimizes :math:`\tfrac12 |I\circ\phi^{-1} + r - J|^2 + \tfrac{\rho}{2} r^2`, with :math:`\rho = 2 \lambda / \mu^2`,
-is :math:`r = (J - I\circ\phi^{-1}) / (1 + \rho)`, and putting it back leaves a weight of
-:math:`\rho / (1 + \rho)` inside the mask. So a free residual needs no unknowns of its own.
+The unknowns are as well conditioned as they can be, live on few nodes, and the full-size image is touched once for each
+evaluation, whatever the number of time steps; any similarity will do.
 
-Say plainly what this is: cost-function masking with a painted residual. No geodesic couples shape and appearance, and
-a single stationary w is a stationary velocity field.
+Say plainly what this is: with a residual that is free inside the mask it is cost-function masking with a painted
+residual, no geodesic couples shape and appearance, and a single stationary w is a stationary velocity field.
 
     w             (velocities, dim, *nodes)   white, so that its sum of squares times the node volume is the norm
     displacement  (1, dim, *nodes)            node spacings

@@ -1,4 +1,21 @@
-"""Split metamorphosis with white coefficients: coarse to fine, then the residual in closed form."""
+r"""Metamorphosis with white velocity coefficients as unknowns, coarse to fine; the residual in closed form.
+
+For a given path of velocities the best intensity change is known at every voxel, so it needs no unknowns. Put back, it
+leaves the data term with a weight. With :math:`\rho = 2\lambda / \mu^2` and the warped mask m:
+
+.. math::
+    \text{split:}\quad   r = \frac{m\,(J - I \circ \phi^{-1})}{1 + \rho}, \qquad
+        w = 1 - \frac{m}{1 + \rho}
+    \\
+    \text{coupled:}\quad r = \frac{m E\,(J - I \circ \phi^{-1})}{\rho + m E}, \qquad
+        w = \frac{\rho}{\rho + m E}, \qquad E = D_1 \int_0^1 \frac{ds}{D_s} \circ \phi_1^{-1}
+
+The second follows from the published energy (thesis eq. 5.3 with 5.11): in the moving frame the residual adds up to
+:math:`R = \mu^2 m_0 \int z_t \circ \phi_t`, and among all :math:`z_t` with that sum the cheapest is the geodesic's own,
+:math:`z_t \circ \phi_t = z_0 / D_t`, at the price :math:`\lambda R^2 / (\mu^2 m_0 \int ds / D_s)`. So the minimizer over
+a path of velocities is the coupled model's, seen from its well-conditioned side; a single stationary velocity
+restricts the path. E is taken by the trapezoidal rule from both ends of the path, (1 + D_1) / 2.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +25,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmtk.fields import folds, warp
+from mmtk.fields import folds, jacobian_determinant, warp
 from mmtk.method import Pair, Progress
 from mmtk.optimize import Level, LevelSampler, level_axes, minimize, smooth_and_sample
 from mmtk.regularizers import Deformation
 from mmtk.result import LevelReport, Registration
-from mmtk.similarity import LocalSquaredDifference, Similarity
-from mmtk.similarity.squares import normalize_locally
-from mmtk.similarity.windows import per_axis
 from mmtk_metamorphosis.lesion import lesion_price
 from mmtk_metamorphosis.settings import Settings
 from mmtk_metamorphosis.white import WhiteFlow
@@ -36,14 +50,12 @@ class _LevelEnergy:
             if extra is not None:
                 channels.append(smooth_and_sample(extra, level.finer, level.sigma))
         self.stack = torch.cat(channels, dim=1)
-        visible = None if pair.fixed_mask is None else 1 - pair.fixed_mask
-        fixed = smooth_and_sample(pair.fixed, level.coarse, level.sigma, visible)
-        self.weight = torch.ones_like(fixed[:, :1])
-        if visible is not None:
-            self.weight = smooth_and_sample(visible, level.coarse, level.sigma)
-        self.fixed = similarity.prepare(fixed, self.weight)
+        visible = torch.ones_like(pair.fixed[:, :1]) if pair.fixed_mask is None else 1 - pair.fixed_mask
+        fixed, weight = self._prepared(pair.fixed, visible, masked=pair.fixed_mask is not None)
+        self.fixed, self.weight = level.thin(fixed).contiguous(), level.thin(weight).contiguous()
         self.intensities = pair.moving.shape[1]
         self.floor = settings.floor
+        self.coupled = settings.coupled and settings.mu > 0
         mask = None if pair.mask is None else smooth_and_sample(pair.mask, level.coarse, level.sigma)
         self.lesion = lesion_price(settings, self.fixed, self.weight, level.grid, mask)
 
@@ -53,12 +65,14 @@ class _LevelEnergy:
             if hidden is not None:
                 seen = seen * (1 - hidden)
         weighted = pair.mask is not None or pair.inside is not None
-        image = smooth_and_sample(
-            pair.moving, self.level.finer, self.level.sigma, seen if weighted else None
-        )
-        weight = smooth_and_sample(seen, self.level.finer, self.level.sigma)
-        scale = tuple(c.stride // f.stride for c, f in zip(self.level.coarse, self.level.finer, strict=True))
-        return prepared(self.settings.similarity, image, weight, scale)
+        return self._prepared(pair.moving, seen, masked=weighted)[0]
+
+    def _prepared(self, image: Tensor, seen: Tensor, *, masked: bool) -> tuple[Tensor, Tensor]:
+        """Smooth, sample and prepare an image on the finer lattice; return it and its weight there."""
+        level = self.level
+        weight = smooth_and_sample(seen, level.finer, level.sigma)
+        image = smooth_and_sample(image, level.finer, level.sigma, seen if masked else None)
+        return self.settings.similarity.prepare(image, weight, level.ratio), weight
 
     def __call__(self, flat: Tensor) -> tuple[float, Tensor]:
         white = flat.view(self.flow.shape).detach().requires_grad_(True)
@@ -73,7 +87,7 @@ class _LevelEnergy:
         moved, weight, lesion = warped[:, : self.intensities], self.weight, None
         if self.has_mask:
             lesion = warped[:, self.intensities : self.intensities + 1]
-            weight = weight * (1 - (1 - self.floor) * lesion)
+            weight = weight * (1 - (1 - self.floor) * lesion) if not self.coupled else weight * self._kept(lesion, nodes)
         if self.has_edge:
             weight = weight * warped[:, -1:]
         cells = self.level.grid.cell_volume
@@ -82,6 +96,11 @@ class _LevelEnergy:
         if lesion is not None:
             energy = energy + self.lesion(lesion)
         return energy + self._regularizers(white, nodes)
+
+    def _kept(self, lesion: Tensor, nodes: Tensor) -> Tensor:
+        """Return the weight that the coupled model's cheapest residual leaves in the data term."""
+        room = lesion * _room(self.flow.on_grid(nodes, self.sampler.voxels), self.level)
+        return self.settings.rho / (self.settings.rho + room)
 
     def _regularizers(self, white: Tensor, nodes: Tensor) -> Tensor | float:
         if not self.settings.regularizers:
@@ -101,15 +120,12 @@ class _LevelEnergy:
         return float(gradient.norm() * 0.5 * max(self.level.grid.spacing) / speed.clamp_min(1e-30))
 
 
-def prepared(similarity: Similarity, image: Tensor, weight: Tensor, scale: Sequence[int]) -> Tensor:
-    """Prepare an image whose samples lie ``scale`` times as dense as those it is compared at.
-
-    A window of the finer image has to span the same millimeters as its twin on the coarse one.
-    """
-    if isinstance(similarity, LocalSquaredDifference):
-        radius = [r * k for r, k in zip(per_axis(similarity.radius, len(scale)), scale, strict=True)]
-        return normalize_locally(image, weight, radius, similarity.eps)
-    return similarity.prepare(image, weight)
+def _room(displacement: Tensor, level: Level | None = None) -> Tensor:
+    """Return ``E``, how much room the residual had on its way, from a displacement in voxels of the full grid."""
+    if level is not None:
+        strides = [axis.stride for axis in level.coarse]
+        displacement = displacement / displacement.new_tensor(strides).view(1, -1, *[1] * len(strides))
+    return 0.5 * (1 + 1 / jacobian_determinant(displacement).clamp_min(0.05))
 
 
 def register_white(pair: Pair, settings: Settings, progress: Progress) -> Registration:
@@ -130,6 +146,14 @@ def register_white(pair: Pair, settings: Settings, progress: Progress) -> Regist
         return _finish(pair, settings, flow, unknowns.view(flow.shape), tuple(reports))
 
 
+def _share(lesion: Tensor, displacement: Tensor, settings: Settings) -> Tensor:
+    """Return the share of the mismatch that is painted, exactly 0 where the warped mask is."""
+    if not settings.coupled:
+        return lesion / (1 + settings.rho)
+    room = lesion * _room(displacement)
+    return room / (settings.rho + room)
+
+
 def _finish(
     pair: Pair, settings: Settings, flow: WhiteFlow, white: Tensor, reports: tuple[LevelReport, ...]
 ) -> Registration:
@@ -144,9 +168,9 @@ def _finish(
         )
     inverse = flow.lattice.invert(nodes, flow.displacement(white, backward=True))
     appearance = None
-    if pair.mask is not None:
-        lesion = warp(pair.mask, displacement)
-        appearance = lesion * (pair.fixed - warp(pair.moving, displacement)) / (1 + settings.rho)
+    if pair.mask is not None and settings.mu > 0:
+        appearance = pair.fixed - warp(pair.moving, displacement)
+        appearance = appearance * _share(warp(pair.mask, displacement), displacement, settings)
     return Registration(
         grid=pair.grid,
         displacement=displacement,

@@ -1,0 +1,202 @@
+"""The white-coefficient solver, on small pairs whose truth is known."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mmtk.fields import Gaussian, Grid, Smoother, folds, warp
+from mmtk.method import Pair, silent
+from mmtk.optimize import level_axes
+from mmtk.similarity import LocalCorrelation, LocalSquaredDifference, MutualInformation, SquaredDifference
+from mmtk_metamorphosis.primal import _LevelEnergy, register_white
+from mmtk_metamorphosis.settings import Settings
+from mmtk_metamorphosis.white import WhiteFlow
+
+SETTINGS = Settings(
+    kernel=Gaussian(10.0),
+    spacing=4.0,
+    similarity=LocalSquaredDifference(),
+    lam=1e-5,
+    squarings=4,
+    levels=(4.0, 2.0),
+    iterations=(12, 8),
+)
+
+
+def texture(shape, seed=0, sigma=3.0):
+    smoother = Smoother(Gaussian(sigma), Grid(shape, (1.0,) * len(shape)))
+    noise = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(seed))
+    image = smoother(noise)
+    return (image - image.min()) / (image.max() - image.min())
+
+
+def displaced(shape, size=3.0, seed=5):
+    """A moving image and the displacement that carries it onto the texture it was made from."""
+    dim = len(shape)
+    smoother = Smoother(Gaussian(12.0), Grid(shape, (1.0,) * dim), padding=36.0)
+    u = smoother(torch.randn(1, dim, *shape, generator=torch.Generator().manual_seed(seed)))
+    u = u * (size / u.abs().max())
+    moving = texture(shape)
+    return moving, warp(moving, u, "cubic"), u
+
+
+def ball(shape, center, radius):
+    axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in shape], indexing="ij")
+    return (sum((a - c) ** 2 for a, c in zip(axes, center, strict=True)) < radius**2).float()[None, None]
+
+
+@pytest.mark.parametrize("shape", [(72, 64), (36, 40, 32)])
+def test_a_known_deformation_is_found(shape):
+    moving, fixed, truth = displaced(shape)
+    found = register_white(Pair(moving, fixed, Grid(shape, (1.0,) * len(shape))), SETTINGS, silent)
+    inner = (slice(None), slice(None), *[slice(5, -5)] * len(shape))
+    before, after = truth[inner].norm(dim=1).mean(), (found.displacement - truth)[inner].norm(dim=1).mean()
+    assert after < 0.25 * before
+    assert folds(found.displacement) == 0
+    assert found.appearance is None
+
+
+def test_the_gradient_is_that_of_the_energy():
+    moving, fixed, _ = displaced((24, 20))
+    pair = Pair(moving.double(), fixed.double(), Grid((24, 20), (1.0, 1.5)), mask=ball((24, 20), (12, 9), 4).double())
+    for coupled in (False, True):
+        settings = replace(SETTINGS, coupled=coupled, lesion="grew", velocities=2)
+        flow = WhiteFlow(settings.kernel, pair.grid, settings.spacing, settings.velocities, settings.squarings)
+        energy = _LevelEnergy(pair, level_axes(pair.grid, pair.box, 2.0), flow, settings)
+        rng = torch.Generator().manual_seed(1)
+        white = torch.randn(flow.shape, generator=rng, dtype=torch.float64).flatten()
+        direction = torch.randn(white.shape, generator=rng, dtype=torch.float64)
+        h = 1e-5
+        difference = (energy(white + h * direction)[0] - energy(white - h * direction)[0]) / (2 * h)
+        assert difference == pytest.approx(float(energy(white)[1] @ direction), rel=1e-4)
+
+
+def test_voxels_under_the_mask_cannot_matter():
+    moving, fixed, _ = displaced((64, 56))
+    mask = ball((64, 56), (30, 28), 7)
+    hard = replace(SETTINGS, mu=1e6)  # a residual that costs nothing leaves no weight inside
+    grid = Grid((64, 56), (1.0, 1.0))
+    one = register_white(Pair(moving, fixed, grid, mask=mask), hard, silent)
+    other = register_white(Pair(torch.where(mask > 0, 0.77, moving), fixed, grid, mask=mask), hard, silent)
+    torch.testing.assert_close(one.displacement, other.displacement, atol=2e-3, rtol=0)
+
+
+def test_voxels_under_the_fixed_mask_cannot_matter():
+    moving, fixed, _ = displaced((64, 56))
+    mask = ball((64, 56), (30, 28), 7)
+    grid = Grid((64, 56), (1.0, 1.0))
+    one = register_white(Pair(moving, fixed, grid, fixed_mask=mask), SETTINGS, silent)
+    damaged = torch.where(mask > 0, 0.9, fixed)
+    other = register_white(Pair(moving, damaged, grid, fixed_mask=mask), SETTINGS, silent)
+    torch.testing.assert_close(one.displacement, other.displacement, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_appearance_is_exactly_zero_where_the_warped_mask_is(coupled):
+    moving, fixed, _ = displaced((64, 56))
+    mask = ball((64, 56), (30, 28), 7)
+    moving = torch.where(mask > 0, 1.0, moving)
+    pair = Pair(moving, fixed, Grid((64, 56), (1.0, 1.0)), mask=mask)
+    found = register_white(pair, replace(SETTINGS, coupled=coupled), silent)
+    lesion = warp(mask, found.displacement)
+    assert torch.equal(found.appearance[lesion == 0], torch.zeros_like(found.appearance[lesion == 0]))
+    painted = warp(moving, found.displacement) + found.appearance
+    assert float((painted - fixed)[lesion == 1].abs().mean()) < 0.05
+
+
+def test_a_shift_by_the_coarsest_stride_shifts_the_result():
+    moving, fixed, _ = displaced((96, 88))
+    pad = torch.nn.functional.pad
+    inner = ball((96, 88), (44, 40), 30)
+    moving, fixed = moving * inner, fixed * inner
+    grid = Grid((104, 96), (1.0, 1.0))
+    here = register_white(Pair(pad(moving, (0, 8, 0, 8)), pad(fixed, (0, 8, 0, 8)), grid), SETTINGS, silent)
+    there = register_white(Pair(pad(moving, (8, 0, 8, 0)), pad(fixed, (8, 0, 8, 0)), grid), SETTINGS, silent)
+    torch.testing.assert_close(
+        there.displacement[..., 16:96, 16:88], here.displacement[..., 8:88, 8:80], atol=0.05, rtol=0
+    )
+
+
+def test_anisotropic_voxels_give_the_same_millimeters():
+    shape = (64, 64)
+    moving, fixed, _ = displaced(shape)
+    pool = torch.nn.functional.avg_pool2d
+    fine = register_white(Pair(moving, fixed, Grid(shape, (1.0, 1.0))), SETTINGS, silent)
+    thick = register_white(
+        Pair(pool(moving, (1, 2)), pool(fixed, (1, 2)), Grid((64, 32), (1.0, 2.0))), SETTINGS, silent
+    )
+    mm = pool(fine.displacement, (1, 2))
+    found = thick.displacement * torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
+    inner = (slice(None), slice(None), slice(8, -8), slice(4, -4))
+    assert float((mm - found)[inner].norm(dim=1).mean()) < 0.25
+
+
+@pytest.mark.parametrize("axes", [(2,), (3,), (2, 3)])
+def test_flipping_both_images_flips_the_result(axes):
+    moving, fixed, _ = displaced((65, 57))
+    grid = Grid((65, 57), (1.0, 1.0))
+    plain = register_white(Pair(moving, fixed, grid), SETTINGS, silent).displacement
+    flipped = register_white(Pair(moving.flip(axes), fixed.flip(axes), grid), SETTINGS, silent).displacement
+    back = flipped.flip(axes).clone()
+    for axis in axes:
+        back[:, axis - 2] *= -1
+    inner = (slice(None), slice(None), slice(6, -6), slice(6, -6))
+    assert float((plain - back)[inner].norm(dim=1).mean()) < 0.1
+
+
+@pytest.mark.parametrize(
+    "similarity", [SquaredDifference(), LocalCorrelation(), MutualInformation()], ids=lambda s: type(s).__name__
+)
+def test_any_similarity_will_do(similarity):
+    shape = (56, 56)
+    moving, fixed, truth = displaced(shape)
+    settings = replace(SETTINGS, similarity=similarity, lam=1e-6 if isinstance(similarity, SquaredDifference) else 1e-5)
+    found = register_white(Pair(moving, fixed, Grid(shape, (1.0, 1.0))), settings, silent)
+    inner = (slice(None), slice(None), slice(6, -6), slice(6, -6))
+    assert (found.displacement - truth)[inner].norm(dim=1).mean() < 0.6 * truth[inner].norm(dim=1).mean()
+
+
+def test_identical_images_do_not_move():
+    image = texture((48, 48))
+    found = register_white(Pair(image, image, Grid((48, 48), (1.0, 1.0))), SETTINGS, silent)
+    assert float(found.displacement.abs().max()) < 0.05
+
+
+def test_no_level_ends_worse_than_it_began():
+    moving, fixed, _ = displaced((48, 48))
+    for optimizer in ("lbfgs", "adam"):
+        settings = replace(SETTINGS, optimizer=optimizer)
+        found = register_white(Pair(moving, fixed, Grid((48, 48), (1.0, 1.0))), settings, silent)
+        for level in found.levels:
+            assert min(level.energies) <= level.energies[0]
+
+
+def test_growth_makes_the_mask_smaller_and_collapse_makes_it_larger():
+    moving, fixed, _ = displaced((64, 64), size=1.0)
+    mask = ball((64, 64), (32, 32), 9)
+    volumes = {}
+    for lesion in ("unknown", "grew", "collapsed"):
+        pair = Pair(moving, fixed, Grid((64, 64), (1.0, 1.0)), mask=mask)
+        found = register_white(pair, replace(SETTINGS, lesion=lesion), silent)
+        assert folds(found.displacement) == 0
+        volumes[lesion] = float(warp(mask, found.displacement).sum())
+    assert volumes["grew"] < volumes["unknown"] < volumes["collapsed"]
+
+
+def test_the_path_of_several_velocities_undoes_itself():
+    flow = WhiteFlow(Gaussian(10.0), Grid((40, 40), (1.0, 1.0)), 4.0, velocities=3, squarings=5)
+    white = 8 * torch.randn(flow.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    forward, backward = flow.displacement(white), flow.displacement(white, backward=True)
+    assert float(forward.abs().max()) > 0.2
+    assert float(flow.lattice.compose(forward, backward).abs().max()) < 0.02
+
+
+def test_the_norm_of_the_velocity_is_that_of_its_coefficients():
+    """On the periodic box, ``<v, K^-1 v> = |w|^2``."""
+    flow = WhiteFlow(Gaussian(6.0), Grid((40, 40), (1.0, 1.0)), 4.0)
+    white = torch.randn(flow.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    momentum = flow.smoother.root(white)  # K^(1/2) w, so that v = K p with p = K^(-1/2) w would be the same v
+    other = torch.randn(flow.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close((momentum * other).sum(), (white * flow.smoother.root(other)).sum())
+    assert float(flow.norm(white)) == pytest.approx(float((white**2).sum()) * 16.0)
