@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from mmtk.integrators.base import PLAIN, Context, Flow, Integrator, at_once, che
 from mmtk.types import Displacement, Image, Mask
 
 __all__ = ["Lagrangian", "LagrangianState"]
+
+Rates: TypeAlias = tuple[Tensor, Tensor, Tensor]
+Moved: TypeAlias = tuple[Flow, Tensor, "Tensor | None"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +30,7 @@ class LagrangianState:
         flow: ``phi_t^-1``, and ``phi_t`` if asked for.
         swelling: ``log D_t o phi_t^-1``, ``(B, 1, *box)``: how much room the flow made where it brought us.
         exposure: ``(int_0^t ds / D_s) o phi_t^-1``, ``(B, 1, *box)``; None where ``mu`` is 0.
-        moved: False at time 0, when nothing needs resampling.
+        before: Velocity, kinetic energy and residual of the step that led here; None at time 0.
     """
 
     start: Tensor
@@ -38,13 +42,13 @@ class LagrangianState:
     exposure: Tensor | None
     kinetic: Tensor
     residual: Tensor
-    moved: bool
+    before: Rates | None
 
     def now(self) -> tuple[Image, Image, Mask | None]:
         """Return image, momentum and mask at time t, by one resampling for the three."""
         counts = [self.channels, self.channels, self.start.shape[1] - 2 * self.channels]
         maps = self.flow.maps
-        if not self.moved:
+        if self.before is None:
             image, momentum, mask = self.start.split(counts, 1)
             return image, momentum, mask if counts[2] else None
         image, start_momentum, mask = maps.carry(self.start, self.flow.back, self.mode).split(counts, 1)
@@ -90,9 +94,22 @@ class Lagrangian(Integrator):
 
     Its states compute ``image`` and ``momentum`` when they are asked for them, and keep no full-size field but
     the start.
+
+    Args:
+        mode: See :class:`Integrator`.
+        order: 1, the step of the other schemes; or 2, which takes the velocity half a step ahead, extrapolated
+            from this step and the last, at the midpoint of the way. The second costs a fifth more a step and
+            needs a third of the steps.
     """
 
-    order = 1
+    def __init__(self, mode: Mode = "linear", order: int = 1) -> None:
+        super().__init__(mode)
+        if order not in (1, 2):
+            raise ValueError(f"the order of the scheme is 1 or 2, not {order}")
+        self.order = order
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, order={self.order}"
 
     def begin(
         self, equation: Equation, image: Image, momentum: Image, context: Context = PLAIN
@@ -103,29 +120,57 @@ class Lagrangian(Integrator):
         zeros, zero = flow.back[:, :1], image.new_zeros(image.shape[0])
         return LagrangianState(
             start, image.shape[1], equation.mu, self.mode, flow, zeros, zeros if equation.mu > 0 else None,
-            zero, zero, moved=False,
+            zero, zero, before=None,
         )  # fmt: skip
 
     def step(self, equation: Equation, state: LagrangianState, dt: float) -> LagrangianState:
         image, momentum, mask = state.now()
         motion = equation.motion(image, momentum)
-        maps, velocity, flow = equation.maps, motion.velocity, state.flow
+        now = motion.velocity, motion.kinetic, equation.residual(momentum, mask)
+        velocity, kinetic, residual = now if self.order == 1 or state.before is None else ahead(now, state.before)
+        move = self._first_order if self.order == 1 else self._second_order
+        flow, swelling, exposure = move(state, velocity, dt)
+        return replace(
+            state, flow=flow, swelling=swelling, exposure=exposure, before=now,
+            kinetic=state.kinetic + dt * kinetic, residual=state.residual + dt * residual,
+        )  # fmt: skip
 
+    def _first_order(self, state: LagrangianState, velocity: Tensor, dt: float) -> Moved:
         # Both integrals grow where the particle is now, and are then carried to where it goes.
+        flow, maps = state.flow, state.flow.maps
         exposure = None if state.exposure is None else state.exposure + dt * torch.exp(-state.swelling)
         swelling = state.swelling + dt * maps.divergence(velocity)
-        carried, counts = at_once([flow.back, swelling, exposure])
-        moved = maps.advect(carried, -dt * velocity, self.mode).split(counts, 1)
-        flow = Flow(maps, moved[0] - dt * velocity, flow.forward(velocity, dt, self.mode))
-        return LagrangianState(
-            state.start,
-            state.channels,
-            state.mu,
-            self.mode,
-            flow,
-            moved[1],
-            moved[2] if exposure is not None else None,
-            state.kinetic + dt * motion.kinetic,
-            state.residual + dt * equation.residual(momentum, mask),
-            moved=True,
-        )
+        step = -dt * velocity
+        back, swelling, exposure = self._advect(state, swelling, exposure, step)
+        return Flow(maps, back, flow.forward(velocity, dt, self.mode)), swelling, exposure
+
+    def _second_order(self, state: LagrangianState, velocity: Tensor, dt: float) -> Moved:
+        # The particle that arrives at x was, half a step ago, at x - dt/2 v; its velocity there is what counts.
+        flow, maps, dim = state.flow, state.flow.maps, velocity.shape[1]
+        growing = torch.cat([velocity, maps.divergence(velocity)], dim=1)
+        midway = maps.advect(growing, -0.5 * dt * velocity, self.mode)
+        half = 0.5 * dt * torch.exp(-state.swelling)
+        exposure = None if state.exposure is None else state.exposure + half
+        back, swelling, exposure = self._advect(state, state.swelling, exposure, -dt * midway[:, :dim])
+        swelling = swelling + dt * midway[:, dim:]
+        if exposure is not None:
+            exposure = exposure + 0.5 * dt * torch.exp(-swelling)
+        forth = flow.forth
+        if forth is not None:
+            halfway = forth + 0.5 * dt * maps.at(velocity, forth, self.mode)
+            forth = forth + dt * maps.at(velocity, halfway, self.mode)
+        return Flow(maps, back, forth), swelling, exposure
+
+    def _advect(
+        self, state: LagrangianState, swelling: Tensor, exposure: Tensor | None, step: Displacement
+    ) -> tuple[Displacement, Tensor, Tensor | None]:
+        """Carry the map and both integrals along one step, in one sampling."""
+        carried, counts = at_once([state.flow.back, swelling, exposure])
+        back, swelling, *rest = state.flow.maps.advect(carried, step, self.mode).split(counts, 1)
+        return back + step, swelling, rest[0] if rest else None
+
+
+def ahead(now: Rates, before: Rates) -> Rates:
+    """Extrapolate from the last step and this one to the middle of the next (Adams and Bashforth)."""
+    velocity, kinetic, residual = (1.5 * a - 0.5 * b for a, b in zip(now, before, strict=True))
+    return velocity, kinetic, residual
