@@ -14,6 +14,9 @@ Each step calls what ``mmtk.register`` calls, so that the two give one result.
 
 from __future__ import annotations
 
+import shlex
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,8 @@ from mmtk.settings import Setting, resolve
 __all__ = ["PreparePair", "RegistrationNetwork", "SaveRegistration", "one_pair", "pack", "unpack"]
 
 EXTRAS = ("mask", "fixed_mask", "inside")
+LABELS = ("labels", "fixed_labels")
+FILES = ("moving", "fixed", "mask", "fixed_mask", *LABELS)
 
 
 class PreparePair(Transform):
@@ -66,12 +71,10 @@ class PreparePair(Transform):
         missing = [name for name in ("moving", "fixed") if data.get(name) is None]
         if missing:
             raise ConfigError([f"{name}: missing; give --{name} FILE" for name in missing])
-        files = {
-            name: None if data.get(name) is None else self.folder / Path(data[name]).expanduser()
-            for name in ("moving", "fixed", "mask", "fixed_mask")
-        }
+        start = time.perf_counter()
+        files = {name: self.folder / Path(data[name]).expanduser() for name in FILES if data.get(name) is not None}
         prepared = prepare(
-            **files,
+            **{name: path for name, path in files.items() if name not in LABELS},
             init=str(self.settings.init),
             normalize=self.settings.normalize,
             spacing=self.settings.spacing,
@@ -79,7 +82,8 @@ class PreparePair(Transform):
         )
         affine = torch.as_tensor(prepared.fixed.affine, dtype=torch.float64)
         image = MetaTensor(pack(prepared.pair)[0], affine=affine)
-        return {**data, "image": image, "prepared": prepared}
+        seconds = {"prepare": round(time.perf_counter() - start, 3)}
+        return {**data, **files, "image": image, "prepared": prepared, "seconds": seconds}
 
 
 def one_pair(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -97,6 +101,7 @@ class RegistrationNetwork(nn.Module):
 
     Attributes:
         found: What the last call found, one entry a batch element.
+        seconds: How long it took.
     """
 
     def __init__(self, method: str | Mapping[str, Any], channels: int = 1) -> None:
@@ -104,16 +109,19 @@ class RegistrationNetwork(nn.Module):
         self.config = resolve([Setting("method", method)], {}, installed(), Recipe).method
         self.channels = channels
         self.found: list[Registration] = []
+        self.seconds = 0.0
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the displacement, ``(B, dim, *space)`` in voxels, of ``image (B, channels, *space)``."""
         spacing = _spacing(image)
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+        start = time.perf_counter()
         # Engines run a network without gradients; a method that optimizes needs them.
         with torch.enable_grad():
             method = self.config.build()
             pairs = [unpack(element[None], spacing, self.channels) for element in plain.detach()]
             self.found = [method.register(pair) for pair in pairs]
+        self.seconds = round(time.perf_counter() - start, 3)
         return torch.cat([found.displacement.detach() for found in self.found])
 
 
@@ -146,13 +154,14 @@ class SaveRegistration(Transform):
         prepared: Prepared = data["prepared"]
         (found,) = self.network.found
         out = self.output_dir / str(data.get("name") or "")
-        save(self._result(prepared, found, data), out, overwrite=self.overwrite, seed=self.seed)
+        result = self._result(prepared, found, data)
+        command = shlex.join(["python", *sys.orig_argv[1:]])
+        save(result, out, overwrite=self.overwrite, seed=self.seed, command=command)
         return dict(data)
 
     def _result(self, prepared: Prepared, found: Registration, data: Mapping[str, Any]) -> Result:
         carried, target = (
-            None if data.get(name) is None else io.read_image(data[name], name=name)
-            for name in ("labels", "fixed_labels")
+            None if data.get(name) is None else io.read_image(data[name], name=name) for name in LABELS
         )
         images = warp_native(prepared, found, carried)
         recipe = Recipe(**dict(self.preprocessing.settings), method=self.network.config)
@@ -161,7 +170,7 @@ class SaveRegistration(Transform):
             registration=found,
             prepared=prepared,
             metrics=measure(prepared, found, images, target),
-            seconds={},
+            seconds={**data["seconds"], "register": self.network.seconds},
             notes=(*prepared.notes, *found.notes),
             settings=recipe.model_dump(mode="json"),
         )

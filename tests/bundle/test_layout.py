@@ -59,14 +59,13 @@ INFERENCE = (
 )
 #: Every expression that a bundle of ours evaluates.
 IDIOMS = (
-    r"import (json|math|monai|mmtk\.bundle\.workflow|os|pathlib)",
+    r"import (json|monai|os|pathlib)",
     r"torch\.device\('cuda:0' if torch\.cuda\.is_available\(\) else 'cpu'\)",
     r"torch\.device\('cpu'\)",
     r"torch\.device\('cuda', int\(os\.environ\['LOCAL_RANK'\]\)\) if torch\.cuda\.is_available\(\) "
     r"else torch\.device\('cpu'\)",
     r"@network_def\.to\(@device\)",
     r"@bundle_root \+ '/eval'",
-    r"mmtk\.bundle\.workflow\.one_pair",
     r"monai\.utils\.set_determinism\(seed=@seed\)",
     r"@evaluator\.run\(\)",
     r"json\.loads\(pathlib\.Path\(@pairs_file\)\.read_text\(encoding='utf-8'\)\)",
