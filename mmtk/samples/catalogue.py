@@ -1,0 +1,88 @@
+"""The samples by name, for ``mmtk sample NAME key=value``. Listing them loads neither numpy nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mmtk.config import nearest
+from mmtk.errors import ConfigError
+from mmtk.samples.options import CShapesOptions, SampleOptions, TumorBrainOptions, parse
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One kind of sample.
+
+    Attributes:
+        name: By which a user asks for it.
+        summary: One line.
+        options: What may be asked of it; every field has a default and a description.
+        target: ``"module:function"``; the function takes the options as keywords.
+    """
+
+    name: str
+    summary: str
+    options: type[SampleOptions]
+    target: str
+
+    def function(self) -> Callable[..., Any]:
+        module, _, attribute = self.target.partition(":")
+        found: Callable[..., Any] = getattr(import_module(module), attribute)
+        return found
+
+
+#: All samples, by name.
+SAMPLES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            Recipe(
+                "tumor_brain",
+                "a deformed brain with a lesion, and the healthy brain that it was",
+                TumorBrainOptions,
+                "mmtk.samples.tumor:tumor_brain",
+            ),
+            Recipe(
+                "c_shapes",
+                "deformed letters C, cut; algorithm 5.2 of Maillard's thesis",
+                CShapesOptions,
+                "mmtk.samples.shapes:c_shapes",
+            ),
+        )
+    }
+)
+
+
+def make(name: str, out: str | Path, options: Mapping[str, Any] | None = None) -> Path:
+    """Make a sample, write it, and return its folder.
+
+    Args:
+        name: One of :data:`SAMPLES`.
+        out: A new or empty folder. Several shapes get a folder each in it: ``000``, ``001``, ...
+        options: As text or as values; all that is wrong with them is said at once.
+
+    Raises:
+        ConfigError: The name or an option is unknown or wrong, or the folder is not empty. Nothing is written.
+    """
+    from mmtk.samples.files import refuse_full, save
+    from mmtk.samples.sample import Sample
+
+    if name not in SAMPLES:
+        hint = nearest(name, SAMPLES) or "."
+        raise ConfigError(f"no sample is called '{name}'{hint} There are: {', '.join(SAMPLES)}.")
+    recipe, folder = SAMPLES[name], Path(out)
+    asked = parse(recipe.options, options or {}, name)
+    refuse_full(folder)
+    made = recipe.function()(**{field: getattr(asked, field) for field in type(asked).model_fields})
+    if isinstance(made, Sample):
+        return save(made, folder)
+    if getattr(asked, "count", 1) == 1:
+        return save(next(made), folder)
+    for number, sample in enumerate(made):
+        save(sample, folder / f"{number:03d}")
+    return folder

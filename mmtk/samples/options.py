@@ -1,0 +1,133 @@
+"""What may be asked of a sample: frozen descriptions that also read text (``growth="8,15"``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mmtk.config import nearest
+from mmtk.errors import ConfigError
+
+__all__ = ["CShapesOptions", "SampleOptions", "TumorBrainOptions", "parse"]
+
+Options = TypeVar("Options", bound="SampleOptions")
+
+
+def _pair(raw: Any) -> Any:
+    if raw is None or (isinstance(raw, str) and raw.lower() == "none"):
+        return raw
+    items = raw.strip("()[] ").split(",") if isinstance(raw, str) else raw
+    if not isinstance(items, list | tuple) or len(items) != 2:
+        raise ValueError("must be two numbers, such as 8,15")
+    return items
+
+
+def _none(raw: Any) -> Any:
+    return None if isinstance(raw, str) and raw.lower() == "none" else raw
+
+
+Millimeters = Annotated[float, Field(gt=0)]
+Radii = Annotated[tuple[Millimeters, Millimeters] | None, BeforeValidator(_none), BeforeValidator(_pair)]
+
+
+class SampleOptions(BaseModel):
+    """The root of all samples' options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+
+    seed: int = Field(default=0, ge=0, description="the same seed and options give the same sample")
+
+
+class TumorBrainOptions(SampleOptions):
+    """A deformed brain with a lesion, and the healthy brain that it was."""
+
+    kind: Literal["bright", "lookalike", "resected"] = Field(
+        default="bright",
+        description="bright core in edema; a tumor as grey as cortex; a cavity with the tissue collapsed",
+    )
+    dim: Literal[2, 3] = Field(default=3, description="3, or 2 for an axial slice")
+    spacing: Annotated[Millimeters | None, BeforeValidator(_none)] = Field(
+        default=None, description="mm; a multiple of the brain's own (1 mm for the embedded one); none: its own"
+    )
+    brain: Annotated[Any, BeforeValidator(_none)] = Field(
+        default=None, description="healthy brain of your own, skull-stripped; none: the embedded MNI152 T1"
+    )
+    labels: Annotated[Any, BeforeValidator(_none)] = Field(default=None, description="label map of that brain")
+    deformation: float = Field(default=8.0, ge=0, le=20, description="largest displacement of the bending, mm")
+    knots: float = Field(default=36.0, ge=20, description="distance of the control points of the bending, mm")
+    growth: Radii = Field(
+        default=None,
+        description="mean radius of the lesion in the fixed and in the moving image, mm; "
+        "none: 8,15, and 14,9 for a resection",
+    )
+    reach: Millimeters = Field(default=40.0, description="how far from its center a lesion displaces tissue, mm")
+    unevenness: float = Field(default=0.15, ge=0, le=0.5, description="lobes of the lesion; 0 is a ball")
+    edema: float = Field(
+        default=4.0, ge=0, le=20, description="width of the edema round a bright tumor, mm; 0: none"
+    )
+    noise: float = Field(default=0.02, ge=0, le=1, description="Rician noise, in units of the brightest tissue")
+    bias: float = Field(
+        default=0.0, ge=0, lt=1, description="relative amplitude of a smooth bias field on the moving image"
+    )
+    contrast: Literal["same", "gamma", "other"] = Field(
+        default="same", description="of the moving image: as the fixed, a monotone change of it, or like a T2"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, raw: Any) -> Any:
+        """``dim`` is a choice of integers, which pydantic does not read from text."""
+        if isinstance(raw, Mapping) and raw.get("dim") in ("2", "3"):
+            return {**raw, "dim": int(raw["dim"])}
+        return raw
+
+
+class CShapesOptions(SampleOptions):
+    """Deformed letters C with a cut, after algorithm 5.2 of Maillard's thesis."""
+
+    count: int = Field(default=1, ge=1, description="how many; each in a folder of its own if more than one")
+    cut: Literal["source", "target"] = Field(
+        default="source", description="which image is cut: the source (thesis) or the target (ISBI 2022)"
+    )
+    size: int = Field(default=200, ge=48, description="side of the image, pixels; the C grows with it")
+    sigma: float = Field(default=6.0, gt=0, description="of the Gaussian kernel, pixels")
+    steps: int = Field(default=60, ge=1, description="time steps of the shooting")
+    amplitude: float = Field(
+        default=1000.0, ge=0, description="the momentum is uniform within plus and minus this"
+    )
+    width: Annotated[tuple[Millimeters, Millimeters], BeforeValidator(_pair)] = Field(
+        default=(8.0, 20.0), description="range of the width of the cut, pixels at size 200"
+    )
+    mask_area: float = Field(
+        default=1.0, ge=1, le=4, description="area of the mask, in units of the one that just covers the cut"
+    )
+
+
+def parse(model: type[Options], raw: Mapping[str, Any], name: str) -> Options:
+    """Return the options, or say in one go all that is wrong with them.
+
+    Raises:
+        ConfigError: One sentence a problem, with the nearest known name.
+    """
+    try:
+        return model.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigError([_sentence(model, name, item) for item in error.errors()]) from None
+
+
+def _sentence(model: type[BaseModel], name: str, item: Any) -> str:
+    key = str(item["loc"][0]) if item["loc"] else name
+    if item["type"] == "extra_forbidden":
+        known = list(model.model_fields)
+        hint = nearest(key, known) or "."
+        return f"{key}: sample '{name}' has no such option{hint} It has {', '.join(known)}."
+    hint = ""
+    if item["type"] == "literal_error":
+        choices = model.model_fields[key].annotation
+        hint = nearest(str(item["input"]), [str(c) for c in getattr(choices, "__args__", ())])
+    seen = item["input"] if not isinstance(item["input"], Path) else str(item["input"])
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}; got {seen!r}{hint or '.'}"
