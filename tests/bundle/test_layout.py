@@ -156,7 +156,8 @@ def test_the_recipe_is_one_that_mmtk_accepts(bundle):
 def test_the_published_settings():
     base, _ = read_recipe(installed().bundle("metamorphosis"))
     method = resolve([], base, installed(), Recipe).method
-    assert (method.momentum, method.steps, method.mu, method.lam) == ("coupled", 15, 0.1, 1e-7)
+    assert (method.momentum, method.shape) == ("coupled", "momentum")
+    assert (method.steps, method.mu, method.lam) == (15, 0.1, 1e-7)
     assert (method.sigma, method.similarity.kind) == ((8.0,), "ssd")
 
 

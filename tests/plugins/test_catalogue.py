@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from mmtk.config import ComponentConfig
+from mmtk.config import ComponentConfig, load_target
 from mmtk.errors import ConfigError, PluginError
 from mmtk.plugins import FAMILIES, PLUGIN_API, Catalogue, Command, hookimpl, installed, load
 
@@ -206,3 +206,30 @@ def test_listing_loads_no_torch():
         "assert not {'torch', 'monai', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+BASES = {
+    "method": "mmtk.method:Method",
+    "similarity": "mmtk.similarity:Similarity",
+    "integrator": "mmtk.integrators:Integrator",
+    "regularizer": "mmtk.regularizers:Regularizer",
+}
+
+
+@pytest.mark.parametrize("offer", installed().offers(), ids=lambda offer: f"{offer.family}-{offer.name}")
+def test_every_installed_part_is_built_and_is_of_its_family(offer):
+    assert isinstance(offer.config().build(), load_target(BASES[offer.family]))
+
+
+def test_the_weight_of_a_regularizer_multiplies_its_price():
+    import torch
+
+    from mmtk.fields import Grid
+    from mmtk.regularizers import Deformation
+
+    shape = (6, 7)
+    u = torch.sin(torch.arange(84, dtype=torch.float64)).view(1, 2, *shape)
+    deformation = Deformation(grid=Grid(shape, (1.0, 2.0)), displacement=u)
+    diffusion = installed().find("regularizer", "diffusion")
+    once, twice = (diffusion(weight=weight).build()(deformation) for weight in (1.0, 2.0))
+    torch.testing.assert_close(2 * once, twice)
