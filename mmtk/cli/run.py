@@ -82,8 +82,10 @@ def _carry_out(plan: Plan, device: str, seed: int, overwrite: bool, as_json: boo
 
 
 def _as_json(result: Result, out: Path) -> str:
+    # The file's numbers, in which NaN has become null.
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     report = {"out": str(out), "outcome": result.outcome.name, "notes": result.notes, "seconds": result.seconds}
-    return json.dumps({**report, "metrics": result.metrics}, indent=2, default=str)
+    return json.dumps({**report, "metrics": metrics}, indent=2)
 
 
 def _summary(result: Result, out: Path) -> str:
