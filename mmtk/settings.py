@@ -145,7 +145,7 @@ class _Resolution:
         except ValidationError as error:
             for detail in error.errors():
                 if self.method is not None or detail["loc"][:1] != ("method",):
-                    self.problems.append(self._sentence(detail))
+                    self.problems += self._sentence(detail).splitlines()
         if self.problems:
             raise ConfigError(self.problems)
         return checked

@@ -163,6 +163,14 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path):
     ]
 
 
+def test_fields_that_do_not_fit_one_another_are_told_at_once():
+    assert problems("levels=2,8", "sigma=3", "sigma_weights=0") == [
+        "levels=2,8 and iterations=12,12,10 must be equally long: 2 against 3",
+        "levels=2,8: must run from coarse to fine, such as 8,4,2",
+        "sigma_weights=0: at least one must be > 0",
+    ]
+
+
 def test_without_bundle_or_method_the_rest_is_still_checked():
     found = problems("mu=3", "init=foo", base={})
     assert found[0] == "nothing says how to register: give bundle=NAME or method=NAME"

@@ -69,25 +69,17 @@ class _ShapeConfig(ComponentConfig):
     checkpoint: bool = Field(default=True, description="recompute time steps instead of storing them")
 
     @model_validator(mode="after")
-    def _one_count_for_each_level(self) -> Self:
-        _equally_long("levels", self.levels, "iterations", self.iterations)
-        return self
-
-    @model_validator(mode="after")
-    def _one_share_for_each_width(self) -> Self:
-        _equally_long("sigma", self.sigma, "sigma_weights", self.sigma_weights)
-        return self
-
-    @model_validator(mode="after")
-    def _coarse_to_fine(self) -> Self:
+    def _fields_fit_one_another(self) -> Self:
+        problems = [
+            *_unequal("levels", self.levels, "iterations", self.iterations),
+            *_unequal("sigma", self.sigma, "sigma_weights", self.sigma_weights),
+        ]
         if list(self.levels) != sorted(self.levels, reverse=True):
-            raise ValueError(f"levels={_text(self.levels)}: must run from coarse to fine, such as 8,4,2")
-        return self
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> Self:
+            problems.append(f"levels={_text(self.levels)}: must run from coarse to fine, such as 8,4,2")
         if not any(self.sigma_weights):
-            raise ValueError(f"sigma_weights={_text(self.sigma_weights)}: at least one must be > 0")
+            problems.append(f"sigma_weights={_text(self.sigma_weights)}: at least one must be > 0")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
 
@@ -137,12 +129,11 @@ def mmtk_bundles() -> list[Path]:
     return [shipped_bundle(name) for name in ("metamorph_brats", "metamorphosis", "lddmm")]
 
 
-def _equally_long(name: str, values: tuple[Any, ...], other: str, others: tuple[Any, ...]) -> None:
-    if len(values) != len(others):
-        raise ValueError(
-            f"{name}={_text(values)} and {other}={_text(others)} must be equally long: "
-            f"{len(values)} against {len(others)}"
-        )
+def _unequal(name: str, values: tuple[Any, ...], other: str, others: tuple[Any, ...]) -> list[str]:
+    if len(values) == len(others):
+        return []
+    both = f"{name}={_text(values)} and {other}={_text(others)}"
+    return [f"{both} must be equally long: {len(values)} against {len(others)}"]
 
 
 def _text(values: tuple[Any, ...]) -> str:
