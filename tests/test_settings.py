@@ -180,9 +180,9 @@ def test_without_bundle_or_method_the_rest_is_still_checked():
 def test_what_a_bundle_says_is_checked_as_if_typed():
     broken = {"method": {"kind": "lddmm", "steps": 0, "mu": 3}, "normalize": "loud"}
     assert problems(base=broken) == [
+        "normalize: must be one of robust, histogram, none",
         "steps: must be >= 1",
         "mu: unknown key; lddmm has " + ", ".join(_lddmm_keys()),
-        "normalize: must be one of robust, histogram, none",
     ]
 
 
