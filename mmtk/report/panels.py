@@ -94,7 +94,7 @@ class Panel:
 def make_panels(views: Sequence[View]) -> list[Panel]:
     """Return the panels of the page in their order; without appearance there are two fewer."""
     window = _window([v.fixed for v in views])
-    source = _window([v.moving for v in views] + [v.deformed for v in views])
+    source = _window([v.moving for v in views] + [v.warped for v in views])
     panels = [
         _scan("fixed", "Fixed", "The image that stays.", views, lambda v: v.fixed, window),
         _scan(
