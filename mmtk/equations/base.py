@@ -44,12 +44,29 @@ class Equation(ABC):
         return self.maps.padding == "periodic"
 
     @abstractmethod
-    def motion(self, image: Image, momentum: Image) -> Motion:
-        """Return the velocity that a momentum gives to an image, and its squared norm."""
+    def force(self, image: Image, momentum: Image) -> Tensor:
+        """Return ``sum_c w_c z^c grad I^c``, gathered on the box, per box spacing, ``(B, dim, *box)``."""
 
     @abstractmethod
+    def respond(self, force: Tensor) -> Motion:
+        """Return the motion that a gathered force makes."""
+
+    def motion(self, image: Image, momentum: Image) -> Motion:
+        """Return the velocity that a momentum gives to an image, and its squared norm."""
+        return self.respond(self.force(image, momentum))
+
+    @abstractmethod
+    def weighted(self, momentum: Image) -> Image:
+        """Return ``w_c z^c`` for every channel."""
+
     def residual(self, momentum: Image, mask: Mask | None) -> Tensor:
         """Return ``mu^2 ||sqrt(m) z||^2``, ``(B,)``."""
+        if self.mu == 0:
+            return momentum.new_zeros(momentum.shape[0])
+        square = self.weighted(momentum) * momentum
+        if mask is not None:
+            square = square * mask
+        return self.mu**2 * self.maps.grid.cell_volume * square.flatten(1).sum(1)
 
     @abstractmethod
     def rate(self, state: State) -> State:

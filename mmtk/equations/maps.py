@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmtk.equations import stencils
 from mmtk.fields import Grid, Lattice, identity, sample, warp
@@ -57,6 +59,17 @@ class Maps(ABC):
         """Return ``field(x + step(x))`` for the small displacement of one time step."""
         return self.at(field, step, mode)
 
+    def spread(self, field: Tensor, u: Displacement, mode: Mode = "linear") -> Tensor:
+        """Return the transpose of :meth:`at`: every value is laid down where ``x + u(x)`` lies."""
+        return _Spread.apply(field, u, self, mode)
+
+    def lay_down(self, field: Tensor, u: Displacement, mode: Mode) -> Tensor:
+        """Compute :meth:`spread`, not to be differentiated."""
+        with torch.enable_grad():
+            target = torch.zeros_like(field).requires_grad_()
+            taken = self.at(target, u.detach(), mode)
+        return torch.autograd.grad(taken, target, field)[0]
+
     @abstractmethod
     def partial(self, field: Tensor, axis: int) -> Tensor:
         """Return the derivative along a spatial axis (counted from 0), per box spacing."""
@@ -88,6 +101,26 @@ class Maps(ABC):
     def carry(self, images: Tensor, u: Displacement, mode: Mode = "linear") -> Tensor:
         """Return ``images(x + u(x))`` at the voxels, the images fine and the displacement on the box."""
         return warp(images, self.displacement(u), mode, self.padding)
+
+
+class _Spread(torch.autograd.Function):
+    """The transpose of sampling, whose own derivatives are sampling's again."""
+
+    @staticmethod
+    def forward(ctx: Any, field: Tensor, u: Tensor, maps: Maps, mode: Mode) -> Tensor:
+        ctx.save_for_backward(field, u)
+        ctx.how = maps, mode
+        return maps.lay_down(field, u, mode)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        field, u = ctx.saved_tensors
+        maps, mode = ctx.how
+        with torch.enable_grad():
+            where = u.detach().requires_grad_()
+            taken = maps.at(g, where, mode)
+        return taken.detach(), torch.autograd.grad(taken, where, field)[0], None, None
 
 
 class FullMaps(Maps):
@@ -131,21 +164,37 @@ class NodeMaps(Maps):
         self.lattice, self.grid, self.box = lattice, lattice.grid, lattice.box
         self.padding = "border"
         self._matrices: dict[tuple[str, torch.dtype, torch.device], list[Tensor]] = {}
-        self._voxels: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self._points: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
 
     def at(self, field: Tensor, u: Displacement, mode: Mode = "linear") -> Tensor:
-        points = identity(self.box.shape, dtype=u.dtype, device=u.device) + u
-        if mode == "cubic" or self.lattice.refine == 1:
-            return sample(field, points, mode, padding="periodic")
-        for axis, matrix in enumerate(self._cached("refine", field)):
+        if mode != "linear":
+            return self._sample(field, u, mode)
+        for axis, matrix in enumerate(self._cached("closed", field)):
             field = _along(field, matrix, axis)
-        return sample(field, points * self.lattice.refine, padding="periodic")
+        return F.grid_sample(field, self._within_period(u), padding_mode="border", align_corners=True)
+
+    def lay_down(self, field: Tensor, u: Displacement, mode: Mode) -> Tensor:
+        if mode != "linear":
+            return super().lay_down(field, u, mode)
+        matrices = self._cached("closed", field)
+        shape = (*field.shape[:2], *(m.shape[0] for m in matrices))
+        backward = (
+            torch.ops.aten.grid_sampler_2d_backward if len(matrices) == 2
+            else torch.ops.aten.grid_sampler_3d_backward
+        )  # fmt: skip
+        blank, bilinear, border = field.new_zeros(1).expand(shape), 0, 1
+        laid, _ = backward(field, blank, self._within_period(u), bilinear, border, True, (True, False))
+        for axis, matrix in enumerate(matrices):
+            laid = _along(laid, matrix.t(), axis)
+        return laid
 
     def advect(self, field: Tensor, step: Displacement, mode: Mode = "linear") -> Tensor:
-        points = identity(self.box.shape, dtype=step.dtype, device=step.device) + step
-        moved = sample(field, points, mode, padding="periodic")
-        if mode == "cubic":
-            return moved
+        if mode != "linear":
+            return self._sample(field, step, mode)
+        closed = field
+        for axis in range(2, field.ndim):
+            closed = torch.cat([closed, closed.narrow(axis, 0, 1)], dim=axis)
+        moved = F.grid_sample(closed, self._within_period(step), padding_mode="border", align_corners=True)
         # Between two nodes, t of the way into the cell, a line lies t (1 - t) (3 f_2 + (1 + t) f_3) / 6 off the
         # cubic. A step of more than a node would miss the right cell, but then time is resolved too coarsely too.
         size = step.abs()
@@ -178,23 +227,38 @@ class NodeMaps(Maps):
         flavor = "bilinear" if mode == "linear" else "nearest"
         return F.grid_sample(images, points.movedim(1, -1), flavor, "border", align_corners=True)
 
+    def _sample(self, field: Tensor, u: Displacement, mode: Mode) -> Tensor:
+        points = identity(self.box.shape, dtype=u.dtype, device=u.device) + u
+        return sample(field, points, mode, padding="periodic")
+
+    def _within_period(self, u: Displacement) -> Tensor:
+        """Return ``x + u(x)`` as grid_sample counts on a field whose first plane is repeated behind the last."""
+        key = ("nodes", u.dtype, u.device)
+        periods = u.new_tensor(self.box.shape).view(1, -1, *[1] * self.box.dim)
+        if key not in self._points:
+            self._points[key] = identity(self.box.shape, dtype=u.dtype, device=u.device) / periods
+        turns = self._points[key] + u / periods
+        return (2 * (turns - torch.floor(turns.detach())) - 1).flip(1).movedim(1, -1)
+
     def _normalized(self, like: Tensor) -> Tensor:
         """Coordinates of the voxels as grid_sample counts them, ``(1, dim, *space)``."""
-        key = (like.dtype, like.device)
-        if key not in self._voxels:
+        key = ("voxels", like.dtype, like.device)
+        if key not in self._points:
             axes = [torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) for n in self.grid.shape]
-            self._voxels[key] = torch.stack(torch.meshgrid(*axes, indexing="ij")).flip(0)[None]
-        return self._voxels[key]
+            self._points[key] = torch.stack(torch.meshgrid(*axes, indexing="ij")).flip(0)[None]
+        return self._points[key]
 
     def _cached(self, what: str, like: Tensor) -> list[Tensor]:
         key = (what, like.dtype, like.device)
         if key not in self._matrices:
-            make = {"first": _slope, "second": _curvature, "third": _twist, "refine": self._refinement}[what]
+            make = {"first": _slope, "second": _curvature, "third": _twist, "closed": self._refinement}[what]
             self._matrices[key] = [make(n).to(like) for n in self.box.shape]
         return self._matrices[key]
 
     def _refinement(self, nodes: int) -> Tensor:
-        return interpolation_matrix(torch.arange(nodes * self.lattice.refine) / self.lattice.refine, nodes)
+        """Refine by the spline and repeat the first plane behind the last, in one product."""
+        k = self.lattice.refine
+        return interpolation_matrix(torch.arange(nodes * k + 1) / k, nodes)
 
 
 def _along(field: Tensor, matrix: Tensor, axis: int) -> Tensor:

@@ -22,7 +22,7 @@ from mmtk.equations.maps import FullMaps, Maps, NodeMaps
 from mmtk.equations.state import State
 from mmtk.errors import GridMismatch
 from mmtk.fields import Grid, Kernel, Lattice, Smoother
-from mmtk.types import Image, Mask
+from mmtk.types import Image
 
 __all__ = ["LDDMM", "Metamorphosis"]
 
@@ -104,27 +104,14 @@ class Metamorphosis(Equation):
         return cls(Smoother(kernel, lattice.box), grid, mu, lattice=lattice, weights=weights)
 
     def force(self, image: Image, momentum: Image) -> Tensor:
-        """Return ``sum_c w_c z^c grad I^c`` gathered on the box, per box spacing, ``(B, dim, *box)``."""
-        fine = stencils.force(self._weighted(momentum), image, periodic=self.periodic)
+        fine = stencils.force(self.weighted(momentum), image, periodic=self.periodic)
         return self.maps.per_spacing(self.maps.gather(fine))
 
     def respond(self, force: Tensor) -> Motion:
-        """Return the motion that a gathered force makes."""
         volume = self.grid.cell_volume
         scale = -volume / self.maps.box.cell_volume / self.maps.box.per_axis(force) ** 2
         velocity = scale * self.smoother.smooth(force)
         return Motion(velocity, -volume * (force * velocity).flatten(1).sum(1))
-
-    def motion(self, image: Image, momentum: Image) -> Motion:
-        return self.respond(self.force(image, momentum))
-
-    def residual(self, momentum: Image, mask: Mask | None) -> Tensor:
-        if self.mu == 0:
-            return momentum.new_zeros(momentum.shape[0])
-        square = self._weighted(momentum) * momentum
-        if mask is not None:
-            square = square * mask
-        return self.mu**2 * self.grid.cell_volume * square.flatten(1).sum(1)
 
     def rate(self, state: State) -> State:
         motion = self.motion(state.image, state.momentum)
@@ -148,7 +135,7 @@ class Metamorphosis(Equation):
         ]
         return torch.stack(parts).sum(0)
 
-    def _weighted(self, momentum: Image) -> Image:
+    def weighted(self, momentum: Image) -> Image:
         if self.weights is None:
             return momentum
         if len(self.weights) != momentum.shape[1]:

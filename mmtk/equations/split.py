@@ -47,11 +47,14 @@ class SplitMetamorphosis(Equation):
         self.mu = 0.0
         self.ease = float(mu)
 
-    def motion(self, image: Image, momentum: Image) -> Motion:
-        return self.shape.motion(image, momentum)
+    def force(self, image: Image, momentum: Image) -> Tensor:
+        return self.shape.force(image, momentum)
 
-    def residual(self, momentum: Image, mask: Mask | None) -> Tensor:
-        return self.shape.residual(momentum, mask)
+    def respond(self, force: Tensor) -> Motion:
+        return self.shape.respond(force)
+
+    def weighted(self, momentum: Image) -> Image:
+        return self.shape.weighted(momentum)
 
     def rate(self, state: State) -> State:
         return self.shape.rate(state)

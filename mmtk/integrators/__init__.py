@@ -3,10 +3,11 @@
 from mmtk.integrators.base import PLAIN, CarriedState, Context, Flow, Integrator, Shown
 from mmtk.integrators.eulerian import Eulerian
 from mmtk.integrators.lagrangian import Lagrangian, LagrangianState
+from mmtk.integrators.particles import Particles, ParticleState
 from mmtk.integrators.semi_lagrangian import SemiLagrangian
 from mmtk.integrators.sharp import Sharp, SharpState
 
 __all__ = [
     "PLAIN", "CarriedState", "Context", "Eulerian", "Flow", "Integrator", "Lagrangian", "LagrangianState",
-    "SemiLagrangian", "Sharp", "SharpState", "Shown",
+    "ParticleState", "Particles", "SemiLagrangian", "Sharp", "SharpState", "Shown",
 ]  # fmt: skip

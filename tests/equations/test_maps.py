@@ -38,6 +38,17 @@ def test_gather_is_the_transpose_of_refine(maps: Maps) -> None:
 
 
 @every_box
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_spread_is_the_transpose_of_sampling(maps: Maps, mode: str) -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 1, 3, *maps.box.shape, dtype=torch.float64)
+    u = 3 * smooth(maps, 2)
+    torch.testing.assert_close((maps.at(a, u, mode) * b).sum(), (a * maps.spread(b, u, mode)).sum())
+    inputs = (b[:, :1].clone().requires_grad_(), u.clone().requires_grad_())
+    assert torch.autograd.gradcheck(lambda x, y: maps.spread(x, y, mode), inputs, fast_mode=True)
+
+
+@every_box
 def test_a_displacement_and_a_slope_keep_their_product_between_units(maps: Maps) -> None:
     u, slope = smooth(maps, 2), smooth(maps, 2, seed=1)
     torch.testing.assert_close(maps.in_voxels(u) * slope, u * maps.per_spacing(slope))

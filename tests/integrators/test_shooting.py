@@ -8,11 +8,11 @@ import torch
 from mmtk.equations import Metamorphosis
 from mmtk.errors import ConfigError, GridMismatch
 from mmtk.fields import Gaussian, Grid
-from mmtk.integrators import Context, Eulerian, Integrator, Lagrangian, SemiLagrangian, Sharp
+from mmtk.integrators import Context, Eulerian, Integrator, Lagrangian, Particles, SemiLagrangian, Sharp
 from mmtk.shooting import shoot, shoot_energy
 
 GRID = Grid((12, 10), (1.0, 1.0))
-SCHEMES = [Eulerian(), SemiLagrangian(), Sharp(), Lagrangian(), Lagrangian(order=2)]
+SCHEMES = [Eulerian(), SemiLagrangian(), Sharp(), Lagrangian(), Lagrangian(order=2), Particles()]
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 
 
