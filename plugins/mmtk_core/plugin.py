@@ -160,6 +160,13 @@ class LagrangianConfig(IntegratorConfig):
     kind: Literal["lagrangian"] = "lagrangian"
 
 
+class ParticlesConfig(IntegratorConfig):
+    """The flow on the nodes alone; full-size images are touched at its start and end: for fine images."""
+
+    target = "mmtk.integrators:Particles"
+    kind: Literal["particles"] = "particles"
+
+
 @hookimpl
 def mmtk_similarities() -> list[type[ComponentConfig]]:
     return [
@@ -186,4 +193,4 @@ def mmtk_regularizers() -> list[type[ComponentConfig]]:
 
 @hookimpl
 def mmtk_integrators() -> list[type[ComponentConfig]]:
-    return [EulerianConfig, SemiLagrangianConfig, SharpConfig, LagrangianConfig]
+    return [EulerianConfig, SemiLagrangianConfig, SharpConfig, LagrangianConfig, ParticlesConfig]

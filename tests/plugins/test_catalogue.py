@@ -184,7 +184,9 @@ def test_what_comes_with_mmtk_is_whole():
     assert [plugin.error for plugin in installed().broken] == []
     names = {(offer.family, offer.name) for offer in installed().offers()}
     assert {("method", "metamorphosis"), ("method", "lddmm"), ("similarity", "local_ssd")} <= names
-    assert {("integrator", name) for name in ("eulerian", "semi_lagrangian", "sharp", "lagrangian")} <= names
+    assert {
+        ("integrator", name) for name in ("eulerian", "semi_lagrangian", "sharp", "lagrangian", "particles")
+    } <= names
 
 
 @pytest.mark.parametrize("offer", installed().offers(), ids=lambda offer: f"{offer.family}-{offer.name}")
