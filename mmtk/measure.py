@@ -14,13 +14,7 @@ from torch import Tensor
 
 from mmtk import io
 from mmtk.fields import identity, sample
-from mmtk.metrics import (
-    dice,
-    inverse_consistency_error,
-    lesion_volume_kept,
-    shape_share,
-    squared_error,
-)
+from mmtk.metrics import dice, lesion_volume_kept
 from mmtk.outputs import Warped
 from mmtk.prepare import Prepared, affine_points, tensor
 from mmtk.result import Registration
@@ -47,10 +41,11 @@ def measure(
     deformed, warped = scale.apply(images.deformed)[None, None], scale.apply(images.warped)[None, None]
     lesion = None if images.mask is None else images.mask[None, None]
     outside = torch.ones_like(fixed) if lesion is None else (lesion <= 0).to(fixed)
+    error = _squared(deformed, fixed)
     report: dict[str, Any] = {
         "similarity": {
-            "squared_error_outside_before": squared_error(before, fixed, outside),
-            "squared_error_outside": squared_error(deformed, fixed, outside),
+            "squared_error_outside_before": _total(_squared(before, fixed) * outside),
+            "squared_error_outside": _total(error * outside),
             "correlation_outside_before": _correlation(before, fixed, outside),
             "correlation_outside": _correlation(deformed, fixed, outside),
         },
@@ -58,23 +53,33 @@ def measure(
     }
     if lesion is not None and prepared.mask is not None:
         mask = tensor(prepared.mask, u.device)
-        inside = (lesion > 0).to(fixed)
-        report["similarity"]["squared_error_inside"] = squared_error(warped, fixed, inside)
-        report["similarity"]["squared_error_inside_shape_only"] = squared_error(deformed, fixed, inside)
+        inside = 1 - outside
+        report["similarity"]["squared_error_inside"] = _total(_squared(warped, fixed) * inside)
+        report["similarity"]["squared_error_inside_shape_only"] = _total(error * inside)
         report["lesion"] = {
-            "volume_ml": float(mask.double().sum()) * prepared.mask.grid.cell_volume / 1000,
-            "warped_volume_ml": float(lesion.double().sum()) * found.grid.cell_volume / 1000,
+            "volume_ml": _total(mask) * prepared.mask.grid.cell_volume / 1000,
+            "warped_volume_ml": _total(lesion) * found.grid.cell_volume / 1000,
             "volume_kept": lesion_volume_kept(mask, lesion, prepared.mask.grid, found.grid),
         }
     if images.appearance is not None:
         change = images.appearance[None, None]
+        moved, painted = _total(_squared(deformed, before)), _total(_squared(warped, deformed))
         report["disentanglement"] = {
             "appearance_outside_mask": 0.0 if lesion is None else float((change * outside).abs().max()),
-            "share_explained_by_shape": shape_share(before, deformed, warped),
+            "share_explained_by_shape": moved / (moved + painted) if moved + painted else math.nan,
         }
     if images.labels is not None and fixed_labels is not None:
         report["overlap"] = _overlap(prepared, images.labels, fixed_labels)
     return report
+
+
+def _squared(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).square_()
+
+
+def _total(field: Tensor) -> float:
+    """Sum in double precision, without a copy in double precision."""
+    return float(field.sum(dtype=torch.float64))
 
 
 def _deformation(prepared: Prepared, found: Registration, images: Warped) -> dict[str, float]:
@@ -82,7 +87,7 @@ def _deformation(prepared: Prepared, found: Registration, images: Warped) -> dic
     placed = abs(float(torch.linalg.det(torch.as_tensor(prepared.alignment.matrix[:3, :3]))))
     determinant = images.jacobian / placed
     length = torch.linalg.vector_norm(u * grid.per_axis(u), dim=1)
-    consistency = inverse_consistency_error(u, found.inverse, grid)
+    mean, worst = _inverse_consistency(found)
     logs = determinant.clamp_min(1e-9).log()
     return {
         "folds": int((determinant <= 0).sum()),
@@ -91,9 +96,21 @@ def _deformation(prepared: Prepared, found: Registration, images: Warped) -> dic
         "sdlogj": float(logs.std(correction=0)),
         "displacement_mean_mm": float(length.mean()),
         "displacement_max_mm": float(length.max()),
-        "inverse_consistency_mean_mm": consistency.mean,
-        "inverse_consistency_max_mm": consistency.max,
+        "inverse_consistency_mean_mm": mean,
+        "inverse_consistency_max_mm": worst,
     }
+
+
+def _inverse_consistency(found: Registration) -> tuple[float, float]:
+    """Return mean and maximum of ``|x - (id + u)((id + w)(x))|`` in mm at every second voxel that stays inside."""
+    grid = found.grid
+    every = (slice(None), slice(None), *[slice(None, None, 2)] * grid.dim)
+    w = found.inverse[every]
+    points = identity(grid.shape, dtype=w.dtype, device=w.device)[every] + w
+    last = torch.tensor(grid.shape, dtype=w.dtype, device=w.device).view(1, -1, *[1] * grid.dim) - 1
+    stays = ((points >= 0) & (points <= last)).all(1)
+    error = torch.linalg.vector_norm((w + sample(found.displacement, points)) * grid.per_axis(w), dim=1)[stays]
+    return (float(error.mean()), float(error.max())) if len(error) else (math.nan, math.nan)
 
 
 def _overlap(prepared: Prepared, labels: Tensor, fixed_labels: io.Volume) -> dict[str, float]:
@@ -105,8 +122,7 @@ def _overlap(prepared: Prepared, labels: Tensor, fixed_labels: io.Volume) -> dic
 
 
 def _correlation(a: Tensor, b: Tensor, weight: Tensor) -> float:
-    total = weight.double().sum()
-    a = a.double() - (a * weight).double().sum() / total
-    b = b.double() - (b * weight).double().sum() / total
-    covariance = (a * b * weight).sum()
-    return float(covariance / ((a * a * weight).sum() * (b * b * weight).sum()).sqrt())
+    count = _total(weight)
+    a = (a - _total(a * weight) / count).mul_(weight)
+    b = (b - _total(b * weight) / count).mul_(weight)
+    return _total(a * b) / math.sqrt(_total(a.square()) * _total(b.square()) or math.nan)

@@ -56,13 +56,20 @@ class Lattice:
         grid: The fine grid.
         spacing: Distance of the nodes in mm, the same along every axis.
         padding: mm by which the period is longer than the grid; about 1.5 sigma keeps the two ends apart.
+        box: The part of the grid that needs nodes, one slice an axis; all of it if None. Beyond the period around
+            the box a field goes on as it ended.
     """
 
-    def __init__(self, grid: Grid, spacing: float, padding: float) -> None:
+    def __init__(
+        self, grid: Grid, spacing: float, padding: float, box: Sequence[slice] | None = None
+    ) -> None:
         if not spacing > 0 or padding < 0:
             raise ValueError(f"node spacing {spacing} mm must be positive, padding {padding} mm not negative")
         self.grid, self.spacing, self.padding = grid, float(spacing), float(padding)
-        least = [math.ceil(e / spacing) + 1 for e in grid.extent]
+        box = box or [slice(0, n) for n in grid.shape]
+        self.starts = tuple(part.start for part in box)
+        extent = [(part.stop - part.start - 1) * h for part, h in zip(box, grid.spacing, strict=True)]
+        least = [math.ceil(e / spacing) + 1 for e in extent]
         self.nodes = tuple(fast_length(max(n + math.ceil(padding / spacing), 4)) for n in least)
         self.before = tuple((n - m) // 2 for n, m in zip(self.nodes, least, strict=True))
         self.box = Grid(self.nodes, (self.spacing,) * grid.dim)
@@ -71,7 +78,8 @@ class Lattice:
 
     def positions(self, axis: int, voxels: Tensor) -> Tensor:
         """Return node coordinates of voxel coordinates along one axis."""
-        return voxels * (self.grid.spacing[axis] / self.spacing) + self.before[axis]
+        nodes = (voxels - self.starts[axis]) * (self.grid.spacing[axis] / self.spacing) + self.before[axis]
+        return nodes.clamp(0, self.nodes[axis])
 
     def matrices(self, voxels: Sequence[Tensor], like: Tensor) -> list[Tensor]:
         """Return, for each axis, the matrix from the nodes to points at the given voxel coordinates."""
@@ -159,7 +167,7 @@ class Lattice:
     def finer(self, factor: int) -> Lattice:
         """Return the lattice over the same period with its nodes ``factor`` times as dense."""
         fine = Lattice.__new__(Lattice)
-        fine.grid, fine.padding = self.grid, self.padding
+        fine.grid, fine.padding, fine.starts = self.grid, self.padding, self.starts
         fine.spacing = self.spacing / factor
         fine.nodes = tuple(n * factor for n in self.nodes)
         fine.before = tuple(n * factor for n in self.before)

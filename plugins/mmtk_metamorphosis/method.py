@@ -55,7 +55,7 @@ class Metamorphosis(Method):
         stride: float | None = 6.0,
         velocities: int = 1,
         steps: int = 15,
-        squarings: int = 6,
+        squarings: int = 3,
         levels: Sequence[float] = (8.0, 4.0, 2.0),
         iterations: Sequence[int] = (12, 12, 10),
         optimizer: str = "lbfgs",

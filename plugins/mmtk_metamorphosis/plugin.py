@@ -44,7 +44,10 @@ class _ShapeConfig(ComponentConfig):
     velocities: int = Field(default=1, ge=1, description="velocities along the path; 1: stationary")
     steps: int = Field(default=15, ge=1, description="time steps over [0, 1]")
     squarings: int = Field(
-        default=6, ge=0, le=12, description="a stationary flow is composed from 2^squarings steps"
+        default=3,
+        ge=0,
+        le=12,
+        description="a flow is composed from 2^squarings steps at least; a steep one takes more by itself",
     )
     levels: tuple[Positive, ...] = Field(
         default=(8.0, 4.0, 2.0), min_length=1, description="sample distance of each level in mm, coarse to fine"

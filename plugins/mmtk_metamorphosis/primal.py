@@ -130,14 +130,16 @@ def _room(displacement: Tensor, level: Level | None = None) -> Tensor:
 
 def register_white(pair: Pair, settings: Settings, progress: Progress) -> Registration:
     """Register a pair; see the module's docstring for the energy."""
+    box = pair.box
     flow = WhiteFlow(
-        settings.kernel, pair.grid, settings.spacing, settings.velocities, settings.squarings
+        settings.kernel, pair.grid, settings.spacing, settings.velocities, settings.squarings, box
     )
     unknowns = torch.zeros(flow.shape).to(pair.fixed).flatten()
     reports = []
-    box = pair.box
     for number, (size, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):
         begin = time.perf_counter()
+        # As many compositions as this flow needs in order not to fold; a flow that steepens gets more.
+        flow.squarings = max(settings.squarings, flow.steepness(unknowns.view(flow.shape)))
         objective = _LevelEnergy(pair, level_axes(pair.grid, box, size), flow, settings)
         descent = minimize(objective, unknowns, iterations, settings, progress, number)
         unknowns = descent.unknowns

@@ -28,7 +28,7 @@ class Settings:
     coupled: bool = False
     lesion: str = "unknown"
     velocities: int = 1
-    squarings: int = 6
+    squarings: int = 3
     steps: int = 15
     integrator: Integrator | None = None
     levels: Sequence[float] = (8.0, 4.0, 2.0)

@@ -34,14 +34,21 @@ class WhiteFlow:
         grid: The fixed image's grid.
         spacing: Node spacing in mm.
         velocities: 1 is a stationary velocity; more are a path, each lasting its part of the time.
-        squarings: A stationary flow is composed from ``2 ** squarings`` steps; a path shares them.
+        squarings: A stationary flow is composed from ``2 ** squarings`` steps, at least; a path shares them.
+        box: The part of the grid where something is to be matched; all of it if None.
     """
 
     def __init__(
-        self, kernel: Kernel, grid: Grid, spacing: float, velocities: int = 1, squarings: int = 6
+        self,
+        kernel: Kernel,
+        grid: Grid,
+        spacing: float,
+        velocities: int = 1,
+        squarings: int = 3,
+        box: Sequence[slice] | None = None,
     ) -> None:
         # 1.5 sigma between the two ends of the period: farther, and most nodes would lie outside the image.
-        self.lattice = Lattice(grid, spacing, padding=kernel.reach / 2)
+        self.lattice = Lattice(grid, spacing, kernel.reach / 2, box)
         self.smoother = Smoother(kernel, self.lattice.box)
         self.velocities = velocities
         self.squarings = squarings
