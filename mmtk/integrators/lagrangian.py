@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -21,7 +22,7 @@ Moved: TypeAlias = tuple[Flow, Tensor, "Tensor | None"]
 
 @dataclass(frozen=True, eq=False)
 class LagrangianState:
-    """The start and the maps; image, momentum and mask at time t follow from them, each time they are asked for.
+    """The start and the maps; image, momentum and mask at time t follow from them when they are asked for.
 
     Attributes:
         start: Image, momentum and mask at time 0, stacked along the channels.
@@ -60,17 +61,22 @@ class LagrangianState:
         image = torch.addcmul(image, gain, start_momentum)
         return image, start_momentum * rarefaction, mask if counts[2] else None
 
+    @cached_property
+    def _shown(self) -> tuple[Image, Image, Mask | None]:
+        # Kept for the caller only. A step that is checkpointed has to compute it anew, or nothing is saved.
+        return self.now()
+
     @property
     def image(self) -> Image:
-        return self.now()[0]
+        return self._shown[0]
 
     @property
     def momentum(self) -> Image:
-        return self.now()[1]
+        return self._shown[1]
 
     @property
     def mask(self) -> Mask | None:
-        return self.now()[2]
+        return self._shown[2]
 
     @property
     def displacement(self) -> Displacement:
@@ -92,8 +98,8 @@ class Lagrangian(Integrator):
     box of the velocities; what is fine and sharp, ``I_0``, ``z_0`` and ``m_0``, is resampled once a step from
     the start. As sharp as ``sharp``, and as cheap as ``semi_lagrangian``; on a lattice, cheaper.
 
-    Its states compute ``image`` and ``momentum`` when they are asked for them, and keep no full-size field but
-    the start.
+    Its states compute ``image`` and ``momentum`` when they are first asked for them, and keep no other full-size
+    field than the start.
 
     Args:
         mode: See :class:`Integrator`.
