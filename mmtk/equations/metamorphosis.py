@@ -130,8 +130,7 @@ class Metamorphosis(Equation):
     def _slope(self, f: Tensor, v: Tensor) -> Tensor:
         """``<grad f, v>`` for every channel."""
         parts = [
-            stencils.partial(f, axis, periodic=self.periodic) * v[:, axis : axis + 1]
-            for axis in range(v.shape[1])
+            stencils.partial(f, axis, periodic=self.periodic) * v[:, axis : axis + 1] for axis in range(v.shape[1])
         ]
         return torch.stack(parts).sum(0)
 

@@ -24,9 +24,7 @@ class Eulerian(Integrator):
 
     order = 1
 
-    def begin(
-        self, equation: Equation, image: Image, momentum: Image, context: Context = PLAIN
-    ) -> CarriedState:
+    def begin(self, equation: Equation, image: Image, momentum: Image, context: Context = PLAIN) -> CarriedState:
         return begin_carried(equation, image, momentum, context)
 
     def step(self, equation: Equation, state: CarriedState, dt: float) -> CarriedState:

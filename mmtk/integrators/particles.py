@@ -134,9 +134,7 @@ class Particles(Integrator):
 
     order = 2
 
-    def begin(
-        self, equation: Equation, image: Image, momentum: Image, context: Context = PLAIN
-    ) -> ParticleState:
+    def begin(self, equation: Equation, image: Image, momentum: Image, context: Context = PLAIN) -> ParticleState:
         check(equation, image, momentum, context)
         start, _ = at_once([image, momentum, context.mask])
         still, zero = equation.maps.zeros(image), image.new_zeros(image.shape[0])

@@ -64,9 +64,7 @@ class Sharp(Integrator):
 
     order = 1
 
-    def begin(
-        self, equation: Equation, image: Image, momentum: Image, context: Context = PLAIN
-    ) -> SharpState:
+    def begin(self, equation: Equation, image: Image, momentum: Image, context: Context = PLAIN) -> SharpState:
         check(equation, image, momentum, context)
         start, _ = at_once([image, momentum, context.mask])
         zero = image.new_zeros(image.shape[0])
