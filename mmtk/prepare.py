@@ -93,7 +93,13 @@ def prepare(
     placement = align(source, target, kind=init, moving_mask=lesion, fixed_mask=other)
     if placement.note:
         notes.append(placement.note)
-    moving_scale, fixed_scale = pair_normalizers(source, target, lesion, other, how=normalize)
+    moving_scale, fixed_scale = pair_normalizers(
+        source.data,
+        target.data,
+        None if lesion is None else lesion.data,
+        None if other is None else other.data,
+        how=normalize,
+    )
     pair = _pair(source, target, lesion, other, placement.matrix, moving_scale, fixed_scale, device)
     return Prepared(
         source, target, lesion, other, placement, moving_scale, fixed_scale, pair, tuple(notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -10,13 +9,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command ``mmtk``.
+    """Run the command ``mmtk``."""
+    from mmtk.cli.process import settle
 
-    OpenMP reads its waiting policy once, when torch is loaded: threads that wait must sleep, or a machine that
-    does anything else beside slows down by an order of magnitude.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    settle()
     from mmtk.cli.app import OPTIONS, app
 
     words = list(sys.argv[1:] if arguments is None else arguments)

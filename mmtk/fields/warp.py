@@ -23,7 +23,7 @@ from mmtk.fields.differences import jacobian, jacobian_determinant
 from mmtk.fields.grid import identity
 from mmtk.fields.splines import cubic_weights, prefilter
 
-__all__ = ["Mode", "Padding", "compose", "exponential", "folds", "invert", "sample", "squarings_needed", "warp"]
+__all__ = ["Mode", "Padding", "compose", "exponential", "folds", "invert", "sample", "sample_units", "squarings_needed", "warp"]
 
 Mode = Literal["linear", "nearest", "cubic"]
 Padding = Literal["border", "zeros", "periodic"]
@@ -51,13 +51,34 @@ def sample(image: Tensor, points: Tensor, mode: Mode = "linear", padding: Paddin
     grid = torch.stack(
         [points[:, a] * (2 / max(image.shape[a + 2] - 1, 1)) - 1 for a in reversed(range(dim))], dim=-1
     )
-    return F.grid_sample(
-        image,
-        grid,
-        mode="nearest" if mode == "nearest" else "bilinear",
-        padding_mode="zeros" if padding == "zeros" else "border",
-        align_corners=True,
-    )
+    return sample_units(image, grid, mode, padding)
+
+
+def sample_units(image: Tensor, grid: Tensor, mode: Mode = "linear", padding: Padding = "border") -> Tensor:
+    """Sample at points in [-1, 1], last axis first, as ``grid_sample`` counts them (corners aligned).
+
+    On the CPU a volume is sampled by one thread for each element of the batch, so one image has one thread. Its points
+    are therefore dealt out to as many copies of the image (views, no memory) as there are threads.
+
+    Args:
+        image: ``(B, C, *space)``.
+        grid: ``(B, *out, dim)``.
+        mode: ``linear`` or ``nearest``.
+        padding: ``border`` or ``zeros``.
+    """
+    kind = "nearest" if mode == "nearest" else "bilinear"
+    edge = "zeros" if padding == "zeros" else "border"
+    parts = torch.get_num_threads()
+    count = grid.shape[1]
+    if image.ndim == 4 or image.is_cuda or image.shape[0] > 1 or parts == 1 or count < 2 * parts:
+        return F.grid_sample(image, grid, mode=kind, padding_mode=edge, align_corners=True)
+    rows = -(-count // parts)
+    if rows * parts > count:
+        grid = torch.cat([grid, grid[:, -1:].expand(-1, rows * parts - count, -1, -1, -1)], dim=1)
+    copies = image.expand(parts, -1, -1, -1, -1)
+    grid = grid.reshape(parts, rows, *grid.shape[2:])
+    sampled = F.grid_sample(copies, grid, mode=kind, padding_mode=edge, align_corners=True)
+    return sampled.transpose(0, 1).reshape(1, image.shape[1], rows * parts, *grid.shape[2:4])[:, :, :count]
 
 
 def _wrap(image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,10 @@ add the identity, sample.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmtk.fields import Lattice
+from mmtk.fields.warp import sample_units
 from mmtk.optimize.pyramid import Level
 
 __all__ = ["LevelSampler"]
@@ -56,4 +56,4 @@ class LevelSampler:
         """
         units = (displacement * self.scale).flip(1)
         points = self.identity + self.lattice.prolong(units, self.voxels).permute(self.channels_last)
-        return F.grid_sample(image, points, mode="bilinear", padding_mode="border", align_corners=True)
+        return sample_units(image, points)
