@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -276,8 +276,20 @@ def run(
         seed=seed,
         progress=progress,
     )
+    result = _scored(result, config.fixed.parent)
     save(result, out, overwrite=True, seed=seed, command=command)
     return result
+
+
+def _scored(result: Result, folder: Path) -> Result:
+    """Add the true error where the images are a sample of ours, whose folder knows the truth."""
+    from mmtk.samples import Truth, error_against_truth
+
+    truth = Truth.read(folder)
+    if truth is None or truth.displacement.shape != result.displacement.shape:
+        return result
+    errors = error_against_truth(truth, result.displacement, affine=result.prepared.alignment.matrix)
+    return replace(result, metrics={**result.metrics, "truth": {f"{name}_mm": e for name, e in errors.items()}})
 
 
 def check_folder(out: Path, overwrite: bool) -> None:
