@@ -61,7 +61,7 @@ class Pair:
         """
         busy = torch.zeros(self.grid.shape, dtype=torch.bool, device=self.fixed.device)
         for image in (self.moving, self.fixed):
-            corner = image[(0, slice(None), *[0] * self.grid.dim)]
+            corner = image[0].flatten(1)[:, 0]
             busy |= (image[0] != corner.view(-1, *[1] * self.grid.dim)).any(0)
         parts = []
         for axis, (n, h) in enumerate(zip(self.grid.shape, self.grid.spacing, strict=True)):

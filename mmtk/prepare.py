@@ -16,7 +16,7 @@ from torch import Tensor
 from mmtk.align import Alignment, align
 from mmtk.errors import InputError
 from mmtk.fields import identity, sample
-from mmtk.intensity import Normalizer, pair_normalizers
+from mmtk.intensity import Normalizer, Scaling, pair_normalizers
 from mmtk.io import Volume, read_image, read_mask, voxel_to_voxel
 from mmtk.method import Pair
 
@@ -61,7 +61,7 @@ def prepare(
     mask: Any = None,
     fixed_mask: Any = None,
     init: str = "affine",
-    normalize: str = "robust",
+    normalize: Scaling = "robust",
     spacing: tuple[float, ...] | None = None,
     device: torch.device | str = "cpu",
 ) -> Prepared:
@@ -101,9 +101,7 @@ def prepare(
         how=normalize,
     )
     pair = _pair(source, target, lesion, other, placement.matrix, moving_scale, fixed_scale, device)
-    return Prepared(
-        source, target, lesion, other, placement, moving_scale, fixed_scale, pair, tuple(notes)
-    )
+    return Prepared(source, target, lesion, other, placement, moving_scale, fixed_scale, pair, tuple(notes))
 
 
 def tensor(volume: Volume, device: torch.device | str = "cpu") -> Tensor:

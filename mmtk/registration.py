@@ -304,9 +304,7 @@ def check_folder(out: Path, overwrite: bool) -> None:
         raise ConfigError(f"--out {out}: the folder is not empty; name another, or add --overwrite")
 
 
-def save(
-    result: Result, out: Path, *, overwrite: bool = False, seed: int = 0, command: str | None = None
-) -> Path:
+def save(result: Result, out: Path, *, overwrite: bool = False, seed: int = 0, command: str | None = None) -> Path:
     """Write every file of a run into a folder.
 
     Raises:

@@ -76,9 +76,7 @@ def jacobian_determinant(u: Tensor) -> Tensor:
         ``(B, 1, *space)``.
     """
     dim = u.shape[1]
-    rows = [
-        [torch.gradient(u[:, a], dim=b + 1)[0].add_(float(a == b)) for b in range(dim)] for a in range(dim)
-    ]
+    rows = [[torch.gradient(u[:, a], dim=b + 1)[0].add_(float(a == b)) for b in range(dim)] for a in range(dim)]
     if dim == 2:
         return (rows[0][0] * rows[1][1] - rows[0][1] * rows[1][0])[:, None]
     (a, b, c), (d, e, f), (g, h, i) = rows

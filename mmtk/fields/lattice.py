@@ -60,9 +60,7 @@ class Lattice:
             the box a field goes on as it ended.
     """
 
-    def __init__(
-        self, grid: Grid, spacing: float, padding: float, box: Sequence[slice] | None = None
-    ) -> None:
+    def __init__(self, grid: Grid, spacing: float, padding: float, box: Sequence[slice] | None = None) -> None:
         if not spacing > 0 or padding < 0:
             raise ValueError(f"node spacing {spacing} mm must be positive, padding {padding} mm not negative")
         self.grid, self.spacing, self.padding = grid, float(spacing), float(padding)
@@ -152,9 +150,10 @@ class Lattice:
 
     def _along(self, velocity: Tensor) -> Tensor:
         """Return ``(Dv) v`` on the nodes, by the derivative of the spline."""
-        return sum(
+        parts = [
             self.derivative(velocity, axis, 1) * velocity[:, axis : axis + 1] for axis in range(len(self.nodes))
-        )
+        ]
+        return torch.stack(parts).sum(0)
 
     def derivative(self, field: Tensor, axis: int, order: int) -> Tensor:
         """Return the first or second derivative of the spline along one axis, at the nodes, per node spacing."""

@@ -23,7 +23,18 @@ from mmtk.fields.differences import jacobian, jacobian_determinant
 from mmtk.fields.grid import identity
 from mmtk.fields.splines import cubic_weights, prefilter
 
-__all__ = ["Mode", "Padding", "compose", "exponential", "folds", "invert", "sample", "sample_units", "squarings_needed", "warp"]
+__all__ = [
+    "Mode",
+    "Padding",
+    "compose",
+    "exponential",
+    "folds",
+    "invert",
+    "sample",
+    "sample_units",
+    "squarings_needed",
+    "warp",
+]
 
 Mode = Literal["linear", "nearest", "cubic"]
 Padding = Literal["border", "zeros", "periodic"]
@@ -101,7 +112,7 @@ def _sample_cubic(image: Tensor, points: Tensor, padding: Padding) -> Tensor:
     flat = coefficients.flatten(2)
     for offsets in itertools.product(range(4), repeat=dim):
         index = torch.zeros_like(base[:, 0], dtype=torch.long)
-        weight: Tensor | float = 1.0
+        weight = torch.ones_like(base[:, 0])
         for a, offset in enumerate(offsets):
             n = shape[a]
             position = base[:, a].long() + (offset - 1)

@@ -28,7 +28,7 @@ class OptimizerSettings(Protocol):
 class LevelObjective(Protocol):
     """An energy with its gradient, which knows how far a first step may go."""
 
-    def __call__(self, unknowns: Tensor) -> tuple[float, Tensor]: ...
+    def __call__(self, flat: Tensor, /) -> tuple[float, Tensor]: ...
     def first_step(self, gradient: Tensor) -> float: ...
 
 
@@ -58,7 +58,12 @@ def minimize(
 
     if settings.optimizer == "lbfgs":
         return lbfgs(
-            objective, start, iterations, first_step=objective.first_step, tolerance=settings.tolerance, watch=watch
+            objective,
+            start,
+            iterations,
+            first_step=objective.first_step,
+            tolerance=settings.tolerance,
+            watch=watch,
         )
     rate = settings.learning_rate
     if rate is None:

@@ -9,8 +9,8 @@ from mmtk.errors import ConfigError
 from mmtk.fields import Gaussian, Kernel, Sobolev, Sum
 from mmtk.method import Method, Pair, Progress, silent
 from mmtk.result import Registration
-from mmtk_metamorphosis.settings import Settings
 from mmtk_metamorphosis.primal import register_white
+from mmtk_metamorphosis.settings import Settings
 
 __all__ = ["Metamorphosis", "make_kernel"]
 
@@ -20,9 +20,7 @@ LAMBDA = {
 }  # fmt: skip
 
 
-def make_kernel(
-    kind: str, sigma: Sequence[float], weights: Sequence[float], order: float
-) -> Kernel:
+def make_kernel(kind: str, sigma: Sequence[float], weights: Sequence[float], order: float) -> Kernel:
     """Return the kernel: a Gaussian, a weighted sum of several, or Sobolev of length ``sigma[0]``."""
     if kind == "sobolev":
         return Sobolev(sigma[0], order)
@@ -94,5 +92,7 @@ class Metamorphosis(Method):
         from mmtk_metamorphosis.momentum import register_momentum
 
         if self.settings.integrator is None:
-            raise ConfigError("integrator=none: a scalar momentum is integrated in time; choose integrator=lagrangian")
+            raise ConfigError(
+                "integrator=none: a scalar momentum is integrated in time; choose integrator=lagrangian"
+            )
         return register_momentum(pair, self.settings, progress)

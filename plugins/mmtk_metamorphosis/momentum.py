@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mmtk.equations import Metamorphosis, NodeMaps
-from mmtk.fields import Grid, along_axes, folds, identity, invert, sample, warp
+from mmtk.fields import along_axes, folds, invert, warp
 from mmtk.integrators import Context, Integrator
 from mmtk.method import Pair, Progress
 from mmtk.optimize import Level, level_axes, minimize, smooth_and_sample
@@ -154,7 +154,9 @@ def _interpolated(image: Tensor, positions: Sequence[Tensor]) -> Tensor:
     """Return an image at the points of a lattice along its axes, linearly, one sparse product an axis."""
     matrices = []
     for position, n in zip(positions, image.shape[2:], strict=True):
-        matrices.append((1 - (position[:, None] - torch.arange(n, dtype=position.dtype)).abs()).clamp_min(0).to(image))
+        matrices.append(
+            (1 - (position[:, None] - torch.arange(n, dtype=position.dtype)).abs()).clamp_min(0).to(image)
+        )
     return along_axes(image, matrices)
 
 
@@ -169,6 +171,7 @@ def _finish(
     positions = _positions(objective.level, [torch.arange(n, dtype=torch.float64) for n in pair.grid.shape])
     state, maps = shot.state, objective.equation.maps
     full: list[Tensor] = []
+    assert state.flow is not None and state.flow.forth is not None
     for nodes in (state.flow.back, state.flow.forth):
         if isinstance(maps, NodeMaps):
             field = maps.lattice.prolong(nodes, positions) * (maps.lattice.spacing / pair.grid.per_axis(nodes))

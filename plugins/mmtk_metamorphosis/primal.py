@@ -20,7 +20,6 @@ restricts the path. E is taken by the trapezoidal rule from both ends of the pat
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -43,7 +42,6 @@ class _LevelEnergy:
     def __init__(self, pair: Pair, level: Level, flow: WhiteFlow, settings: Settings) -> None:
         self.flow, self.settings, self.level = flow, settings, level
         self.sampler = LevelSampler(level, flow.lattice, pair.fixed)
-        similarity = settings.similarity
         channels = [self._moving(pair)]
         self.has_mask, self.has_edge = pair.mask is not None, pair.inside is not None
         for extra in (pair.mask, pair.inside):
@@ -87,7 +85,11 @@ class _LevelEnergy:
         moved, weight, lesion = warped[:, : self.intensities], self.weight, None
         if self.has_mask:
             lesion = warped[:, self.intensities : self.intensities + 1]
-            weight = weight * (1 - (1 - self.floor) * lesion) if not self.coupled else weight * self._kept(lesion, nodes)
+            weight = (
+                weight * (1 - (1 - self.floor) * lesion)
+                if not self.coupled
+                else weight * self._kept(lesion, nodes)
+            )
         if self.has_edge:
             weight = weight * warped[:, -1:]
         cells = self.level.grid.cell_volume
@@ -131,9 +133,7 @@ def _room(displacement: Tensor, level: Level | None = None) -> Tensor:
 def register_white(pair: Pair, settings: Settings, progress: Progress) -> Registration:
     """Register a pair; see the module's docstring for the energy."""
     box = pair.box
-    flow = WhiteFlow(
-        settings.kernel, pair.grid, settings.spacing, settings.velocities, settings.squarings, box
-    )
+    flow = WhiteFlow(settings.kernel, pair.grid, settings.spacing, settings.velocities, settings.squarings, box)
     unknowns = torch.zeros(flow.shape).to(pair.fixed).flatten()
     reports = []
     for number, (size, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):

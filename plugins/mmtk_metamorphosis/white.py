@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from mmtk.fields import Grid, Kernel, Lattice, Smoother, squarings_needed

@@ -59,7 +59,9 @@ def test_a_known_deformation_is_found(shape):
 
 def test_the_gradient_is_that_of_the_energy():
     moving, fixed, _ = displaced((24, 20))
-    pair = Pair(moving.double(), fixed.double(), Grid((24, 20), (1.0, 1.5)), mask=ball((24, 20), (12, 9), 4).double())
+    pair = Pair(
+        moving.double(), fixed.double(), Grid((24, 20), (1.0, 1.5)), mask=ball((24, 20), (12, 9), 4).double()
+    )
     for coupled in (False, True):
         settings = replace(SETTINGS, coupled=coupled, lesion="grew", velocities=2)
         flow = WhiteFlow(settings.kernel, pair.grid, settings.spacing, settings.velocities, settings.squarings)
@@ -151,7 +153,9 @@ def test_flipping_both_images_flips_the_result(axes):
 def test_any_similarity_will_do(similarity):
     shape = (56, 56)
     moving, fixed, truth = displaced(shape)
-    settings = replace(SETTINGS, similarity=similarity, lam=1e-6 if isinstance(similarity, SquaredDifference) else 1e-5)
+    settings = replace(
+        SETTINGS, similarity=similarity, lam=1e-6 if isinstance(similarity, SquaredDifference) else 1e-5
+    )
     found = register_white(Pair(moving, fixed, Grid(shape, (1.0, 1.0))), settings, silent)
     inner = (slice(None), slice(None), slice(6, -6), slice(6, -6))
     assert (found.displacement - truth)[inner].norm(dim=1).mean() < 0.6 * truth[inner].norm(dim=1).mean()
