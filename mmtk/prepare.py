@@ -90,7 +90,7 @@ def prepare(
     other = None if fixed_mask is None else read_mask(fixed_mask, like=target, name="fixed_mask")
     for volume in (source, target, lesion, other):
         notes.extend(() if volume is None else volume.notes)
-    placement = align(source, target, kind=init, moving_mask=lesion, fixed_mask=other)
+    placement = align(source, target, kind=init, moving_mask=lesion, fixed_mask=other, device=device)
     if placement.note:
         notes.append(placement.note)
     moving_scale, fixed_scale = pair_normalizers(

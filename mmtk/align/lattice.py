@@ -1,0 +1,174 @@
+"""Images on coarse lattices: smoothed and thinned out by one dense matrix product for each axis.
+
+An image travels as two tensors, ``mass = weight * value`` and ``weight``. Smoothing, thinning and interpolation
+act on both, and a value is their quotient where one is needed. So neither what lies under a weight of zero nor
+what lies outside the field of view reaches anything, at any level.
+
+The lattice lies centered in the array, wherever its step leads it: an array that is flipped or transposed, its
+affine with it, is then sampled at the very same points in space.
+
+    mass, weight    (*space)            weight in [0, 1]
+    affine          (d + 1, d + 1)      lattice index -> mm of the world (of its plane, in 2-D)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d, max_pool3d
+
+__all__ = ["Lattice"]
+
+#: Smoothing before a lattice of step k, in steps. The moving image is kept at half the step and smoothed alike,
+#: so that both sides have lost the same detail and interpolation takes little more from the moving one.
+SMOOTH = 0.5
+#: An axis is thinned out only where that saves something.
+WORTHWHILE = 1.2
+#: Weights below this are taken for none: a quotient of such small numbers is noise.
+EMPTY = 1e-3
+#: Foreground differs from the background by this share of the range of intensities.
+VISIBLE = 0.15
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """An image on a lattice, with the weight of every sample."""
+
+    mass: Tensor
+    weight: Tensor
+    affine: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        return self.weight.ndim
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.weight.shape)
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """mm along each axis, ``(d,)``."""
+        dim = self.dim
+        return np.linalg.norm(self.affine[:dim, :dim], axis=0)
+
+    @property
+    def value(self) -> Tensor:
+        """The image; where its weight is nothing, 0."""
+        return torch.where(self.weight > EMPTY, self.mass / self.weight.clamp_min(EMPTY), 0.0)
+
+    def coarser(self, step: float, sigma: float) -> Lattice:
+        """Smooth by ``sigma`` mm and keep a sample every ``step`` mm; an axis that is as coarse already stays."""
+        both, affine = torch.stack([self.mass, self.weight]), self.affine.copy()
+        first = np.zeros(self.dim)
+        for axis, (size, spacing) in enumerate(zip(self.shape, self.spacing, strict=True)):
+            stride = step / spacing
+            if stride < WORTHWHILE or size == 1:
+                continue
+            count = max(1, 1 + math.ceil((size - 1) / stride))
+            first[axis] = 0.5 * (size - 1 - (count - 1) * stride)
+            where = first[axis] + stride * torch.arange(count, dtype=torch.float64)
+            both = _along(both, _gaussians(where, size, sigma / spacing).to(both), axis + 1)
+            affine[:, axis] *= stride
+        affine[:-1, -1] += self.affine[:-1, :-1] @ first
+        return Lattice(both[0], both[1], affine)
+
+    def smoothed(self, sigma: float) -> Callable[[Tensor], Tensor]:
+        """The operator that smooths a field on this lattice by ``sigma`` mm, axis by axis."""
+        matrices = [
+            _gaussians(torch.arange(size, dtype=torch.float64), size, sigma / spacing).to(self.mass)
+            for size, spacing in zip(self.shape, self.spacing, strict=True)
+        ]
+
+        def smooth(field: Tensor) -> Tensor:
+            for axis, matrix in enumerate(matrices):
+                field = _along(field, matrix, axis + field.ndim - self.dim)
+            return field
+
+        return smooth
+
+    def contrasted(self, sigma: float, floor: float) -> Lattice:
+        """Local mean 0 and variance 1, in Gaussian windows of ``sigma`` mm that see weighted samples alone.
+
+        Args:
+            sigma: Size of the window.
+            floor: Standard deviation, in the image's unit, below which a window counts as flat.
+        """
+        smooth, value = self.smoothed(sigma), self.value
+        weight, mean, square = smooth(torch.stack([self.weight, self.mass, self.mass * value]))
+        weight = weight.clamp_min(EMPTY)
+        mean = mean / weight
+        variance = (square / weight - mean * mean).clamp_min(0)
+        contrast = (value - mean) / (variance + floor**2).sqrt()
+        return replace(self, mass=self.weight * contrast)
+
+    def weighed(self, weight: Tensor) -> Lattice:
+        """The same image with its weights multiplied."""
+        return replace(self, mass=self.mass * weight, weight=self.weight * weight)
+
+    def positions(self, chosen: Tensor | None = None) -> Tensor:
+        """World coordinates of the samples (those where ``chosen``), ``(N, d)`` mm."""
+        everything = torch.ones(self.shape, dtype=torch.bool, device=self.mass.device)
+        index = (everything if chosen is None else chosen).nonzero().to(self.mass.dtype)
+        return moved(index, self.affine)
+
+    def background(self) -> float:
+        """The median intensity of the border: air, the zero of a stripped scan, the paper of a drawing."""
+        inner = torch.zeros(self.shape, dtype=torch.bool, device=self.mass.device)
+        inner[tuple(slice(1, -1) if size > 2 else slice(None) for size in self.shape)] = True
+        for chosen in (~inner & (self.weight > EMPTY), self.weight > EMPTY):
+            if chosen.any():
+                return float(self.value[chosen].median())
+        return 0.0
+
+    def contrast(self) -> Tensor:
+        """How far each sample is from the background; 0 where it has no weight."""
+        return torch.where(self.weight > EMPTY, (self.value - self.background()).abs(), 0.0)
+
+    def range(self) -> float:
+        """The contrast that all but the strongest 2 % of the samples stay below."""
+        seen = self.contrast()[self.weight > EMPTY]
+        return float(seen.sort().values[int(0.98 * (len(seen) - 1))]) if len(seen) else 0.0
+
+    def foreground(self, closing: float) -> Tensor:
+        """1 where something is to be seen, 0 elsewhere; gaps of less than twice ``closing`` mm are filled.
+
+        The gaps matter: dark fluid inside a brain is no background, and the ventricles guide a registration.
+        """
+        seen = (self.contrast() > VISIBLE * self.range()).to(self.mass)
+        reach = [math.ceil(closing / spacing) for spacing in self.spacing]
+        pool = max_pool3d if self.dim == 3 else max_pool2d
+        window = [2 * r + 1 for r in reach]
+        sides = [r for r in reversed(reach) for _ in range(2)]
+        closed = torch.nn.functional.pad(seen[None, None], sides)
+        closed = pool(closed, window, 1, reach)
+        closed = 1 - pool(1 - closed, window, 1, reach)
+        inner = tuple(slice(r, r + size) for r, size in zip(reach, self.shape, strict=True))
+        return closed[(0, 0, *inner)]
+
+
+def moved(points: Tensor, matrix: np.ndarray) -> Tensor:
+    """``(N, d)`` points through a homogeneous matrix."""
+    dim = points.shape[1]
+    placed = torch.as_tensor(matrix, dtype=points.dtype, device=points.device)
+    return points @ placed[:dim, :dim].T + placed[:dim, dim]
+
+
+def _gaussians(where: Tensor, size: int, sigma: float) -> Tensor:
+    """Rows that average ``size`` samples around each place; near the ends, over what there is."""
+    distance = where[:, None] - torch.arange(size, dtype=where.dtype)
+    kernel = torch.exp(-0.5 * (distance / max(sigma, 1e-3)) ** 2)
+    return kernel / kernel.sum(1, keepdim=True)
+
+
+def _along(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Apply a matrix along one axis, as one large product."""
+    before, after = field.shape[:axis], field.shape[axis + 1 :]
+    if not after:
+        return field @ matrix.T
+    return (matrix @ field.reshape(math.prod(before), field.shape[axis], -1)).reshape(*before, -1, *after)

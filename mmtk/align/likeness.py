@@ -1,0 +1,129 @@
+"""How well the fixed image explains the moved one, with the normal equations of Gauss and Newton.
+
+The moved image is regressed on the fixed one, and the cost is the share of its variance that stays
+unexplained, ``1 - R^2``: one minus the squared correlation. It ignores scale and offset of either image, and the
+sign of the contrast. Gain and offset are eliminated, from the cost and from its derivatives (variable
+projection), so the step in the motion already knows how they will follow.
+
+    A        (d + 1, d + 1)     mm -> mm, fixed -> moving
+    weights  (N,)               of the fixed samples, times that of the moving image where each lands
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from mmtk.align.lattice import EMPTY, Lattice, moved
+from mmtk.align.motion import Motion
+
+__all__ = ["Likeness", "Slope"]
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """The cost, and how it changes with a motion's parameters.
+
+    Attributes:
+        cost: In [0, 1].
+        gradient: ``(p,)``, half the derivative of the cost.
+        hessian: ``(p, p)``, half its Gauss-Newton approximation.
+    """
+
+    cost: float
+    gradient: np.ndarray
+    hessian: np.ndarray
+
+
+class Likeness:
+    """Two images on lattices, compared at the samples of the fixed one."""
+
+    def __init__(self, fixed: Lattice, moving: Lattice) -> None:
+        dim = fixed.dim
+        chosen = fixed.weight > EMPTY
+        self.points = fixed.positions(chosen)
+        self.weight = fixed.weight[chosen]
+        self.known = _standardized(fixed.value[chosen], self.weight)
+        self.volume = float(np.prod(fixed.spacing))
+        self.moving_mass = float(moving.weight.sum()) * float(np.prod(moving.spacing))
+        self._to_index = np.linalg.inv(moving.affine)
+        self._extent = torch.tensor(moving.shape, dtype=self.points.dtype, device=self.points.device) - 1
+        self._fields = torch.stack([moving.mass, moving.weight])[None]
+        self.step = float(fixed.spacing.min())
+        self._dim = dim
+
+    def cost(self, matrix: np.ndarray) -> float:
+        """``1 - R^2`` in [0, 1]; 1 where the images do not meet."""
+        moved_image, weight, _ = self._sample(matrix, slope=False)
+        gram = _gram(self._columns(moved_image), weight)
+        return _explained(gram)[0]
+
+    def overlap(self, matrix: np.ndarray) -> float:
+        """Share of the smaller of the two weighted regions that lies in the other."""
+        _, weight, _ = self._sample(matrix, slope=False)
+        scale = abs(np.linalg.det(matrix))
+        smaller = min(float(self.weight.sum()) * self.volume, self.moving_mass / scale)
+        return min(1.0, float(weight.sum()) * self.volume / max(smaller, 1e-12))
+
+    def mismatch(self, matrix: np.ndarray) -> float:
+        """The cost by which placements are chosen: ``1 - R^2 sqrt(overlap)``; hiding one image does not pay."""
+        return 1.0 - (1.0 - self.cost(matrix)) * self.overlap(matrix) ** 0.5
+
+    def slope(self, matrix: np.ndarray, motion: Motion) -> Slope:
+        """Cost and derivatives at ``matrix``, for steps of ``motion`` that come before it."""
+        moved_image, weight, gradient = self._sample(matrix, slope=True)
+        generators = torch.as_tensor(motion.generators, dtype=moved_image.dtype, device=moved_image.device)
+        place = moved(self.points, motion.to_unit())
+        place = torch.cat([place, torch.ones_like(place[:, :1])], 1)
+        moments = (gradient[:, :, None] * place[:, None, :]).reshape(len(place), -1)
+        change = moments @ (motion.radius * generators.reshape(len(generators), -1).T)
+        gram = _gram(torch.cat([self._columns(moved_image), change], 1), weight)
+        cost, left, total = _explained(gram)
+        step = (left[0, 1:] - cost * gram[2, 3:]) / total
+        return Slope(cost, step, left[1:, 1:] / total)
+
+    def _columns(self, moved_image: Tensor) -> Tensor:
+        return torch.stack([torch.ones_like(self.known), self.known, moved_image], 1)
+
+    def _sample(self, matrix: np.ndarray, *, slope: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The moving image at the fixed samples, their weights, and its gradient in the fixed image's mm."""
+        index = moved(self.points, self._to_index @ matrix)
+        unit = 2.0 / self._extent.clamp_min(1)
+        where = (index * unit - 1).flip(-1).view(1, -1, *[1] * (self._dim - 1), self._dim)
+        with torch.enable_grad():
+            where.requires_grad_(slope)
+            mass, weight = grid_sample(self._fields, where, padding_mode="zeros", align_corners=True).reshape(
+                2, -1
+            )
+            image = torch.where(weight > EMPTY, mass / weight.clamp_min(EMPTY), 0.0)
+            gradient = torch.autograd.grad(image.sum(), where)[0] if slope else torch.zeros_like(where)
+        linear = torch.as_tensor((self._to_index @ matrix)[: self._dim, : self._dim]).to(image)
+        gradient = (gradient.view(-1, self._dim).flip(-1) * unit) @ linear
+        return (
+            _standardized(image.detach(), self.weight * weight.detach()),
+            self.weight * weight.detach(),
+            gradient,
+        )
+
+
+def _standardized(values: Tensor, weight: Tensor) -> Tensor:
+    """Less its weighted mean: the sums of squares that follow then cancel in no digit that counts."""
+    return values - (values * weight).sum() / weight.sum().clamp_min(1e-12)
+
+
+def _gram(columns: Tensor, weight: Tensor) -> np.ndarray:
+    """``(k, k)`` weighted products of the columns 1, fixed, moved, and its derivatives."""
+    return (columns.T @ (columns * weight[:, None])).double().cpu().numpy()
+
+
+def _explained(gram: np.ndarray) -> tuple[float, np.ndarray, float]:
+    """The cost, what the regression on the first two columns leaves of the others, and the total variance."""
+    total = gram[2, 2]
+    if gram[0, 0] <= 0 or total <= 1e-9 * gram[0, 0] or gram[1, 1] <= 1e-9 * gram[0, 0]:
+        return 1.0, np.zeros_like(gram[2:, 2:]), 1.0
+    left = gram[2:, 2:] - gram[2:, :2] @ np.linalg.solve(gram[:2, :2], gram[:2, 2:])
+    return float(np.clip(left[0, 0] / total, 0.0, 1.0)), left, total
