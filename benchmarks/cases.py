@@ -79,9 +79,9 @@ CASES: Mapping[str, Case] = {
             (Subject("01", {"case": "tumour_mri_01"}, {"lesion": "grew"}),),
             (
                 "start", "mmtk-run", "mmtk-split", "mmtk-split-told", "mmtk-split-people",
-                "mmtk-split-people-told",
-                "mmtk-split-fine", "mmtk-split-ssd", "mmtk-split-lncc", "mmtk-coupled", "mmtk-lddmm", "greedy-ncc",
-                "greedy-ncc-mask", "ants-only", "ants-only-mask", "ants-only-long", "ants-cc-mask", "demons",
+                "mmtk-split-people-told", "mmtk-split-people-ssd", "mmtk-split-fine", "mmtk-split-ssd",
+                "mmtk-split-lncc", "mmtk-coupled", "mmtk-lddmm", "greedy-ncc", "greedy-ncc-mask",
+                "ants-only", "ants-only-mask", "ants-only-long", "ants-cc-mask", "demons",
             ),
             900,
         ),

@@ -54,7 +54,7 @@ _PUBLISHED = {
 #: Pixels of a letter are millimeters: everything is finer than in a head.
 _LETTER = {
     "levels": [4.0, 2.0, 1.0], "iterations": [20, 20, 20], "similarity": "ssd", "normalize": "none",
-    "sigma": [8.0], "sigma_weights": [1.0], "stride": 3.0,
+    "sigma": [6.0], "sigma_weights": [1.0], "stride": 3.0, "lambda": 1e-4,
 }  # fmt: skip
 _FULL_NCC = {"metric": "NCC 2", "iterations": "100x60x30"}
 _FULL_SSD = {"metric": "SSD", "iterations": "100x60x30"}
@@ -66,6 +66,9 @@ METHODS: Mapping[str, Method] = {
     "mmtk-split-people": Method("mmtk", "mmtk split, Sobolev 8 mm", _PEOPLE, True),
     "mmtk-split-people-told": Method(
         "mmtk", "mmtk split, Sobolev 8 mm, lesion={lesion}", {**_PEOPLE, "lesion": "$lesion"}, True
+    ),
+    "mmtk-split-people-ssd": Method(
+        "mmtk", "mmtk split, Sobolev 8 mm, SSD", {**_PEOPLE, "similarity": "ssd", "lambda": 4e-6}, True
     ),
     "mmtk-split-fine": Method("mmtk", "mmtk split, kernel 24+8+4 mm", _FINE, True),
     "mmtk-split-middle": Method("mmtk", "mmtk split, kernel 24+8 mm", _MIDDLE, True),
@@ -92,12 +95,12 @@ METHODS: Mapping[str, Method] = {
     ),
     "mmtk-unmasked": Method("mmtk", "mmtk LDDMM, white, no mask", {"method": "lddmm"}),
     "mmtk-run": Method("run", "`mmtk run bundle=metamorph_brats`, shell to last file", {}, True),
-    "mmtk-letter-split": Method("mmtk", "mmtk split", {**_LETTER, "lambda": 1e-3}, True),
+    "mmtk-letter-split": Method("mmtk", "mmtk split", _LETTER, True),
     "mmtk-letter-momentum": Method(
-        "mmtk", "mmtk split, scalar momentum", {**_LETTER, "shape": "momentum", "lambda": 1e-3}, True
+        "mmtk", "mmtk split, scalar momentum", {**_LETTER, "shape": "momentum"}, True
     ),
     "mmtk-letter-coupled": Method(
-        "mmtk", "mmtk coupled", {**_LETTER, "momentum": "coupled", "mu": 0.1, "lambda": 1e-3}, True
+        "mmtk", "mmtk coupled", {**_LETTER, "momentum": "coupled", "mu": 1.0}, True
     ),
     "mmtk-size-split": Method("mmtk", "mmtk split", {}, True),
     "mmtk-size-coupled": Method(

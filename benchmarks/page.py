@@ -67,9 +67,10 @@ Written by `python -m benchmarks.page` from `benchmarks/results/`; do not edit. 
 Every run is a process of its own with {threads} threads, measured from outside. **CPU s** are user and system
 seconds of the whole process, imports and files included, of all threads; **call s** are seconds on the clock of
 the registration call alone, **wall s** those of the whole process; **MB** is the peak resident memory. Every tool
-gets the same files, the same affine (mmtk's, as ITK file or matrix) and, where its row says so, the same lesion
-mask; every displacement is read back from the ITK file that the tool wrote and scored by the same code. Settings
-were chosen on other subjects than those scored. Times are medians over subjects, scores are means, folds are sums.
+gets the same files, the same affine (by SimpleITK and mutual information; the samples start from the identity) and,
+where its row says so, the same lesion mask; every displacement is read back from the ITK file that the tool wrote and
+scored by the same code. Settings were chosen on other subjects than those scored. Times are medians over subjects,
+scores are means, folds are sums.
 """
 
 

@@ -53,10 +53,41 @@ def _write(folder: Path, fixed: Volume, moving: Volume, mask: np.ndarray | None,
     write_affine(folder, matrix, fixed.dim)
 
 
-def _affine(fixed: Volume, moving: Volume, mask: Volume | None = None) -> np.ndarray:
-    from mmtk.align import align
+def _affine(fixed: Volume, moving: Volume, mask: np.ndarray | None = None) -> np.ndarray:
+    """Return an affine by a third party, so that no competitor starts from its own: SimpleITK, mutual information."""
+    import SimpleITK as sitk
 
-    return align(moving, fixed, kind="affine", moving_mask=mask).matrix
+    def image(data: np.ndarray, volume: Volume) -> sitk.Image:
+        made = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose()))
+        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
+        made.SetSpacing(volume.spacing)
+        made.SetOrigin(lps[:3, 3].tolist())
+        made.SetDirection((lps[:3, :3] / np.array(volume.spacing)).ravel().tolist())
+        return made
+
+    target, source = image(fixed.data, fixed), image(moving.data, moving)
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(48)
+    method.SetMetricSamplingStrategy(method.REGULAR)
+    method.SetMetricSamplingPercentage(0.2)
+    if mask is not None:
+        method.SetMetricMovingMask(image((mask == 0).astype(np.uint8), moving))
+    method.SetShrinkFactorsPerLevel([4, 2])
+    method.SetSmoothingSigmasPerLevel([4, 2])
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 150, relaxationFactor=0.6)
+    method.SetOptimizerScalesFromPhysicalShift()
+    heads = sitk.CenteredTransformInitializer(
+        target, source, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
+    )
+    method.SetInitialTransform(heads, inPlace=True)
+    method.Execute(target, source)
+    itk = np.eye(4)
+    itk[:3, :3] = np.array(heads.GetMatrix()).reshape(3, 3)
+    itk[:3, 3] = heads.TransformPoint((0.0, 0.0, 0.0))
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+    return lps @ itk @ lps
 
 
 def _save_sample(folder: Path, sample: Any) -> None:
@@ -138,7 +169,7 @@ def cube(folder: Path, options: Mapping[str, Any], data: Path) -> None:
 
 
 def tumor_real(folder: Path, options: Mapping[str, Any], data: Path) -> None:
-    """A patient, histogram matched to the template by SimpleITK, and the template; affine by mmtk."""
+    """A patient, histogram matched to the template by SimpleITK, and the template."""
     _write(folder, *_patient(options["case"], data))
 
 
@@ -169,12 +200,11 @@ def _patient(case: str, data: Path) -> tuple[Volume, Volume, np.ndarray, np.ndar
     top = float(fixed.data.max())
     fixed, moving = Volume(fixed.data / top, fixed.affine), Volume(matched / top, moving.affine)
     mask = read_image(data / f"tumour_3d/{case}_seg.nii.gz").data > 0
-    lesion = Volume(mask.astype(np.float32), moving.affine, name="mask")
-    return fixed, moving, mask, _affine(fixed, moving, lesion)
+    return fixed, moving, mask, _affine(fixed, moving, mask)
 
 
 def people(folder: Path, options: Mapping[str, Any], data: Path) -> None:
-    """Two healthy heads, both cut to what is labeled as brain; affine by mmtk."""
+    """Two healthy heads, both cut to what is labeled as brain."""
     volumes = {}
     for side in ("moving", "fixed"):
         labels = read_image(data / f"brains_2mm/{options[side]}_labels.nii.gz")
