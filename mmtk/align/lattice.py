@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d, max_pool3d
+from torch.nn.functional import max_pool1d, pad
 
 __all__ = ["Lattice"]
 
@@ -142,14 +142,14 @@ class Lattice:
         """
         seen = (self.contrast() > VISIBLE * self.range()).to(self.mass)
         reach = [math.ceil(closing / spacing) for spacing in self.spacing]
-        pool = max_pool3d if self.dim == 3 else max_pool2d
-        window = [2 * r + 1 for r in reach]
         sides = [r for r in reversed(reach) for _ in range(2)]
-        closed = torch.nn.functional.pad(seen[None, None], sides)
-        closed = pool(closed, window, 1, reach)
-        closed = 1 - pool(1 - closed, window, 1, reach)
-        inner = tuple(slice(r, r + size) for r, size in zip(reach, self.shape, strict=True))
-        return closed[(0, 0, *inner)]
+        grown = pad(seen, sides)
+        for axis, r in enumerate(reach):
+            grown = _dilated(grown, r, axis)
+        shrunk = 1 - grown
+        for axis, r in enumerate(reach):
+            shrunk = _dilated(shrunk, r, axis)
+        return 1 - shrunk[tuple(slice(r, r + size) for r, size in zip(reach, self.shape, strict=True))]
 
 
 def moved(points: Tensor, matrix: np.ndarray) -> Tensor:
@@ -172,3 +172,9 @@ def _along(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
     if not after:
         return field @ matrix.T
     return (matrix @ field.reshape(math.prod(before), field.shape[axis], -1)).reshape(*before, -1, *after)
+
+
+def _dilated(field: Tensor, reach: int, axis: int) -> Tensor:
+    """The maximum over a window of ``2 reach + 1`` samples along one axis."""
+    lines = field.movedim(axis, -1)
+    return max_pool1d(lines.reshape(-1, 1, lines.shape[-1]), 2 * reach + 1, 1, reach).view(lines.shape).movedim(-1, axis)
