@@ -177,4 +177,8 @@ def _along(field: Tensor, matrix: Tensor, axis: int) -> Tensor:
 def _dilated(field: Tensor, reach: int, axis: int) -> Tensor:
     """The maximum over a window of ``2 reach + 1`` samples along one axis."""
     lines = field.movedim(axis, -1)
-    return max_pool1d(lines.reshape(-1, 1, lines.shape[-1]), 2 * reach + 1, 1, reach).view(lines.shape).movedim(-1, axis)
+    return (
+        max_pool1d(lines.reshape(-1, 1, lines.shape[-1]), 2 * reach + 1, 1, reach)
+        .view(lines.shape)
+        .movedim(-1, axis)
+    )

@@ -29,10 +29,11 @@ class Axis:
     """One axis of a level: which voxels of the full grid it samples.
 
     Args:
-        first, stride, count: Sampled voxels are ``first + stride * range(count)``.
+        first, stride, count: Sampled are ``first + stride * range(count)``. The samples lie centered, between voxels
+            where need be, so that a flipped image is sampled at the same places.
     """
 
-    first: int
+    first: float
     stride: int
     count: int
 
@@ -43,7 +44,7 @@ class Axis:
 
     def within(self, finer: Axis) -> slice:
         """Return where these samples lie among those of a finer axis that holds them all."""
-        start, step = (self.first - finer.first) // finer.stride, self.stride // finer.stride
+        start, step = round((self.first - finer.first) / finer.stride), self.stride // finer.stride
         return slice(start, start + step * (self.count - 1) + 1, step)
 
 
@@ -87,9 +88,13 @@ def level_axes(grid: Grid, box: Sequence[slice], size: float) -> Level:
         n = part.stop - part.start
         stride = max(1, min(round(size / h), (n - 1) // 3))
         half = stride // next((p for p in range(2, stride + 1) if stride % p == 0), 1)
-        margin = ((n - 1) % stride) // 2
-        coarse.append(Axis(part.start + margin, stride, (n - 1) // stride + 1))
-        finer.append(Axis(part.start + margin % half, half, (n - 1 - margin % half) // half + 1))
+        coarse_count = (n - 1) // stride + 1
+        margin = (n - 1 - (coarse_count - 1) * stride) / 2
+        beyond = int(margin // half)
+        coarse.append(Axis(part.start + margin, stride, coarse_count))
+        finer.append(
+            Axis(part.start + margin - beyond * half, half, (coarse_count - 1) * (stride // half) + 1 + 2 * beyond)
+        )
         sigma.append(WIDTH * stride if stride > 1 else 0.0)
         spacing.append(stride * h)
     shape = tuple(axis.count for axis in coarse)
