@@ -160,11 +160,10 @@ def _working(image: Volume, mask: Volume | None, name: str, device: torch.device
     affine[:dim, :dim], affine[:dim, dim] = image.affine[:dim, :dim], image.affine[:dim, 3]
     full = Lattice(data * weight, weight, affine)
     step = max(n * h for n, h in zip(full.shape, full.spacing, strict=True)) / SAMPLES
-    thin = full.coarser(step, 0.5 * step)
-    span = thin.range()
-    if not span > 0:
+    thin = full.coarser(step, 0.5 * step).standardized()
+    if not bool(thin.mass.any()):
         raise InputError(f"{name}: nothing differs from its background, so it cannot be placed; use init=none")
-    return Lattice((thin.mass - thin.background() * thin.weight) / span, thin.weight, thin.affine)
+    return thin
 
 
 def _in_world(matrix: Any) -> np.ndarray:

@@ -26,20 +26,27 @@ class _ShapeConfig(ComponentConfig):
         gt=0,
         alias="lambda",
         description="weight of the shape's energy at every resolution, the larger the stiffer; "
-        "none: what suits the similarity",
+        "none: what suits kernel and similarity",
     )
-    kernel: Literal["gaussian", "sobolev"] = Field(
-        default="gaussian", description="kernel that makes velocities smooth"
+    subject: Literal["another", "same"] = Field(
+        default="another",
+        description="whose images these are, which sets the kernel; another: two people, or one and a template; "
+        "same: one person before and after",
     )
-    sigma: tuple[Positive, ...] = Field(
-        default=(24.0, 12.0), min_length=1, description="width of the kernel in mm; several: a sum of kernels"
+    kernel: Literal["gaussian", "sobolev"] | None = Field(
+        default=None, description="kernel that makes velocities smooth; none: as `subject` says"
     )
-    sigma_weights: tuple[Weight, ...] = Field(
-        default=(1.0, 0.1), min_length=1, description="share of each width in the sum"
+    sigma: tuple[Positive, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="width of the kernel in mm; several: a sum of kernels; none: as `subject` says",
+    )
+    sigma_weights: tuple[Weight, ...] | None = Field(
+        default=None, min_length=1, description="share of each width in the sum; none: each a tenth of the last"
     )
     order: float = Field(default=2.0, gt=0, description="order of the sobolev kernel; the higher, the smoother")
     stride: float | None = Field(
-        default=6.0, gt=0, description="node distance of the control lattice in mm; none: from the kernel's width"
+        default=None, gt=0, description="node distance of the control lattice in mm; none: half the kernel's width"
     )
     velocities: int = Field(default=1, ge=1, description="velocities along the path; 1: stationary")
     steps: int = Field(default=15, ge=1, description="time steps over [0, 1]")
@@ -75,11 +82,14 @@ class _ShapeConfig(ComponentConfig):
     def _fields_fit_one_another(self) -> Self:
         problems = [
             *_unequal("levels", self.levels, "iterations", self.iterations),
-            *_unequal("sigma", self.sigma, "sigma_weights", self.sigma_weights),
         ]
+        if self.sigma is not None and self.sigma_weights is not None:
+            problems += _unequal("sigma", self.sigma, "sigma_weights", self.sigma_weights)
+        if self.sigma is None and self.sigma_weights is not None:
+            problems.append(f"sigma_weights={_text(self.sigma_weights)}: weights of what? Give sigma, too")
         if list(self.levels) != sorted(self.levels, reverse=True):
             problems.append(f"levels={_text(self.levels)}: must run from coarse to fine, such as 8,4,2")
-        if not any(self.sigma_weights):
+        if self.sigma_weights is not None and not any(self.sigma_weights):
             problems.append(f"sigma_weights={_text(self.sigma_weights)}: at least one must be > 0")
         if problems:
             raise ValueError("\n".join(problems))

@@ -153,7 +153,7 @@ def test_show_lists_settings(command, refusal):
     lines = command("show", "lncc").out.splitlines()
     assert lines[0].startswith("similarity lncc: ")
     assert lines[1] == "  radius  2      half width of the window, in voxels of a level"
-    assert "  lesion         grew" in command("show", "metamorph_brats").out
+    assert "  lesion         unknown" in command("show", "metamorph_brats").out
     assert refusal("show", "lnc") == [
         "nothing is called 'lnc'; did you mean 'lncc'? `mmtk plugins` lists all names"
     ]
