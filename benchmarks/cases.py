@@ -61,8 +61,8 @@ def _tumors(spacing: float, seeds: tuple[int, ...]) -> tuple[Subject, ...]:
 
 
 _TUMOR_METHODS = (
-    "start", "mmtk-split", "mmtk-split-told", "mmtk-split-people-told", "mmtk-split-middle-told", "mmtk-coupled",
-    "mmtk-coupled-local", "mmtk-lddmm", "mmtk-unmasked", "greedy-default", "greedy-ncc", "greedy-ncc-mask",
+    "start", "mmtk-split", "mmtk-split-same", "mmtk-split-same-told", "mmtk-coupled", "mmtk-coupled-local",
+    "mmtk-lddmm", "mmtk-unmasked", "greedy-default", "greedy-ncc", "greedy-ncc-mask",
     "ants-syn", "ants-syn-cfm", "ants-syn-cfm-swapped", "ants-cc", "ants-cc-mask", "demons",
 )  # fmt: skip
 
@@ -78,7 +78,7 @@ CASES: Mapping[str, Case] = {
             "tumor_real", "carried",
             (Subject("01", {"case": "tumour_mri_01"}, {"lesion": "grew"}),),
             (
-                "start", "mmtk-run", "mmtk-split", "mmtk-split-told", "mmtk-split-people",
+                "start", "mmtk-run", "mmtk-split", "mmtk-split-same", "mmtk-split-same-told", "mmtk-split-people",
                 "mmtk-split-people-told", "mmtk-split-people-ssd", "mmtk-split-fine", "mmtk-split-ssd",
                 "mmtk-split-lncc", "mmtk-coupled", "mmtk-lddmm", "greedy-ncc", "greedy-ncc-mask",
                 "ants-only", "ants-only-mask", "ants-only-long", "ants-cc-mask", "demons",
@@ -90,7 +90,7 @@ CASES: Mapping[str, Case] = {
             "people", "overlap",
             tuple(Subject(f"{a}-{b}", {"moving": f"ixi{a}", "fixed": f"ixi{b}"}) for a, b in _PAIRS),
             (
-                "start", "mmtk-split", "mmtk-split-middle", "mmtk-split-people", "mmtk-split-fine",
+                "start", "mmtk-split", "mmtk-split-same", "mmtk-split-people", "mmtk-split-fine",
                 "mmtk-split-lncc", "mmtk-coupled", "mmtk-lddmm", "ants-only", "ants-only-long", "ants-cc",
                 "greedy-default", "greedy-ncc", "demons",
             ),
@@ -137,7 +137,7 @@ CASES: Mapping[str, Case] = {
             "2d", "A slice with a tumor, 200 x 200 pixels",
             "slice", "truth_2d",
             tuple(Subject(str(seed), {"seed": seed}, {"lesion": "grew"}) for seed in (1, 2, 3)),
-            ("start", "mmtk-split", "mmtk-coupled", "greedy-ncc-mask", "ants-syn", "demons"), 200,
+            ("start", "mmtk-split", "mmtk-split-same", "mmtk-coupled", "greedy-ncc-mask", "ants-syn", "demons"), 200,
         ),
     )
 }  # fmt: skip

@@ -46,6 +46,10 @@ _PEOPLE = {
     "lambda": 1e-4,
 }
 _FINE = {"sigma": [24.0, 8.0, 4.0], "sigma_weights": [1.0, 0.1, 0.02], "stride": 5.0, "lambda": 3e-5}
+#: What ``subject=same`` stands for, in full, so that a change of defaults does not change what was measured.
+_SAME = {
+    "kernel": "gaussian", "sigma": [24.0, 12.0], "sigma_weights": [1.0, 0.1], "stride": 6.0, "lambda": 5e-5,
+}  # fmt: skip
 _MIDDLE = {"sigma": [24.0, 8.0], "sigma_weights": [1.0, 0.1]}
 _PUBLISHED = {
     "mu": 0.1, "lambda": 1e-7, "sigma": [8.0], "sigma_weights": [1.0], "stride": None, "steps": 15,
@@ -63,12 +67,16 @@ METHODS: Mapping[str, Method] = {
     "start": Method("start", "before (the affine of all)"),
     "mmtk-split": Method("mmtk", "mmtk split", {}, True),
     "mmtk-split-told": Method("mmtk", "mmtk split, lesion={lesion}", {"lesion": "$lesion"}, True),
+    "mmtk-split-same": Method("mmtk", "mmtk split, kernel 24+12 mm (`subject=same`)", _SAME, True),
+    "mmtk-split-same-told": Method(
+        "mmtk", "mmtk split, kernel 24+12 mm, lesion={lesion}", {**_SAME, "lesion": "$lesion"}, True
+    ),
     "mmtk-split-people": Method("mmtk", "mmtk split, Sobolev 8 mm", _PEOPLE, True),
     "mmtk-split-people-told": Method(
         "mmtk", "mmtk split, Sobolev 8 mm, lesion={lesion}", {**_PEOPLE, "lesion": "$lesion"}, True
     ),
     "mmtk-split-people-ssd": Method(
-        "mmtk", "mmtk split, Sobolev 8 mm, SSD", {**_PEOPLE, "similarity": "ssd", "lambda": 4e-6}, True
+        "mmtk", "mmtk split, Sobolev 8 mm, SSD", {**_PEOPLE, "similarity": "ssd", "lambda": 2e-5}, True
     ),
     "mmtk-split-fine": Method("mmtk", "mmtk split, kernel 24+8+4 mm", _FINE, True),
     "mmtk-split-middle": Method("mmtk", "mmtk split, kernel 24+8 mm", _MIDDLE, True),
@@ -87,7 +95,7 @@ METHODS: Mapping[str, Method] = {
         "mmtk", "mmtk coupled (bundle `metamorphosis`)", {**_PUBLISHED, "momentum": "coupled"}, True
     ),
     "mmtk-coupled-local": Method(
-        "mmtk", "mmtk coupled, kernel and similarity of split", {"momentum": "coupled"}, True
+        "mmtk", "mmtk coupled, kernel 24+12 mm and similarity of split", {**_SAME, "momentum": "coupled"}, True
     ),
     "mmtk-lddmm": Method(
         "mmtk", "mmtk LDDMM (bundle `lddmm`)",

@@ -66,23 +66,38 @@ def _affine(fixed: Volume, moving: Volume, mask: np.ndarray | None = None) -> np
         return made
 
     target, source = image(fixed.data, fixed), image(moving.data, moving)
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(48)
-    method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(0.2)
-    if mask is not None:
-        method.SetMetricMovingMask(image((mask == 0).astype(np.uint8), moving))
-    method.SetShrinkFactorsPerLevel([4, 2])
-    method.SetSmoothingSigmasPerLevel([4, 2])
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-    method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 150, relaxationFactor=0.6)
-    method.SetOptimizerScalesFromPhysicalShift()
-    heads = sitk.CenteredTransformInitializer(
-        target, source, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
+
+    def improved(start: sitk.Transform) -> tuple[float, sitk.Transform]:
+        method = sitk.ImageRegistrationMethod()
+        method.SetMetricAsMattesMutualInformation(48)
+        method.SetMetricSamplingStrategy(method.REGULAR)
+        method.SetMetricSamplingPercentage(0.2)
+        if mask is not None:
+            method.SetMetricMovingMask(image((mask == 0).astype(np.uint8), moving))
+        method.SetShrinkFactorsPerLevel([4, 2])
+        method.SetSmoothingSigmasPerLevel([4, 2])
+        method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+        method.SetInterpolator(sitk.sitkLinear)
+        method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 150, relaxationFactor=0.6)
+        method.SetOptimizerScalesFromPhysicalShift()
+        method.SetInitialTransform(start, inPlace=True)
+        method.Execute(target, source)
+        return method.GetMetricValue(), start
+
+    def affine(rigid: sitk.Euler3DTransform) -> sitk.AffineTransform:
+        free = sitk.AffineTransform(3)
+        free.SetCenter(rigid.GetCenter())
+        free.SetMatrix(rigid.GetMatrix())
+        free.SetTranslation(rigid.GetTranslation())
+        return free
+
+    # One start alone was seen to end far off: twice, with and without a rigid stage, and the better one counts.
+    moments = sitk.CenteredTransformInitializerFilter.MOMENTS
+    first = sitk.Euler3DTransform(
+        sitk.CenteredTransformInitializer(target, source, sitk.Euler3DTransform(), moments)
     )
-    method.SetInitialTransform(heads, inPlace=True)
-    method.Execute(target, source)
+    rigid = improved(sitk.Euler3DTransform(first))[1]
+    _, heads = min((improved(affine(start)) for start in (first, rigid)), key=lambda found: found[0])
     itk = np.eye(4)
     itk[:3, :3] = np.array(heads.GetMatrix()).reshape(3, 3)
     itk[:3, 3] = heads.TransformPoint((0.0, 0.0, 0.0))

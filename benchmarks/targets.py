@@ -18,13 +18,7 @@ Everything = Mapping[str, Sequence[Row]]
 Finding = tuple[str, bool | None]
 
 _UNKNOWN: Finding = ("not measured yet", None)
-_SPLITS = (
-    "mmtk-split",
-    "mmtk-split-told",
-    "mmtk-split-people",
-    "mmtk-split-people-told",
-    "mmtk-split-middle-told",
-)
+_SPLITS = ("mmtk-split", "mmtk-split-same", "mmtk-split-same-told")
 
 
 def _table(rows: Iterable[Row], key: str) -> dict[str, dict[str, float]]:
@@ -49,13 +43,13 @@ def _mean(column: Mapping[str, float], subjects: Iterable[str]) -> float:
 def _tumor_outside(rows: Everything) -> Finding:
     found = rows["tumor-brain-1mm"]
     error, cpu = _table(found, "outside"), _table(found, "cpu")
-    if "mmtk-split" not in error or "greedy-ncc" not in error:
+    if "mmtk-split-same" not in error or "greedy-ncc" not in error:
         return _UNKNOWN
-    subjects = _common(error["mmtk-split"], error["greedy-ncc"])
+    subjects = _common(error["mmtk-split-same"], error["greedy-ncc"])
     if not subjects:
         return _UNKNOWN
-    ours, theirs = (_mean(error[m], subjects) for m in ("mmtk-split", "greedy-ncc"))
-    time = _mean(cpu["mmtk-split"], subjects) / _mean(cpu["greedy-ncc"], subjects)
+    ours, theirs = (_mean(error[m], subjects) for m in ("mmtk-split-same", "greedy-ncc"))
+    time = _mean(cpu["mmtk-split-same"], subjects) / _mean(cpu["greedy-ncc"], subjects)
     said = (
         f"split {ours:.2f} mm, greedy NCC {theirs:.2f} mm: {ours / theirs:.2f} of it, "
         f"in 1/{1 / time:.1f} of its CPU time"
@@ -67,7 +61,7 @@ def _near(case: str) -> Callable[[Everything], Finding]:
     def rule(rows: Everything) -> Finding:
         near = _table(rows[case], "near")
         peers = [m for m in ("greedy-ncc", "greedy-ncc-mask", "ants-syn-cfm", "ants-syn-cfm-swapped") if m in near]
-        ours = [m for m in (*_SPLITS, "mmtk-coupled") if m in near]
+        ours = [m for m in (*_SPLITS, "mmtk-coupled", "mmtk-coupled-local") if m in near]
         if not ours or "greedy-ncc" not in peers:
             return _UNKNOWN
         subjects = _common(*[near[m] for m in (*peers, *ours)])
@@ -76,9 +70,9 @@ def _near(case: str) -> Callable[[Everything], Finding]:
         best = min(peers, key=lambda m: _mean(near[m], subjects))
         mine = min(ours, key=lambda m: _mean(near[m], subjects))
         a, b = _mean(near[mine], subjects), _mean(near[best], subjects)
-        default = _mean(near["mmtk-split"], subjects) if "mmtk-split" in ours else float("nan")
+        default = _mean(near["mmtk-split-same"], subjects) if "mmtk-split-same" in ours else float("nan")
         said = (
-            f"best of ours `{mine}` {a:.2f} mm, split by default {default:.2f} mm; "
+            f"best of ours `{mine}` {a:.2f} mm, split without a hint {default:.2f} mm; "
             f"best of theirs `{best}` {b:.2f} mm"
         )
         return f"{said} (n = {len(subjects)})", a <= b / 2
