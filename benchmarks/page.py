@@ -19,6 +19,8 @@ from benchmarks.targets import verdicts
 
 __all__ = ["render"]
 
+#: Written by hand, when the results ask for an explanation.
+NOTES = Path(__file__).resolve().parent / "notes.md"
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 Row = Mapping[str, Any]
@@ -78,6 +80,8 @@ def render(results: Path = store.RESULTS) -> str:
     """Return the page."""
     everything = {name: store.newest(name, results) for name in [*CASES, "startup"]}
     parts = [_machine(everything), "## What was to be reached\n", verdicts(everything)]
+    if NOTES.is_file():
+        parts += ["## What fell short, and what was seen on the way\n", NOTES.read_text()]
     for name in CASES:
         parts += [f"## {CASES[name].title}\n", f"Case `{name}`.", "", _case(name, everything[name])]
     parts += ["## Commands that compute nothing\n", _startup(everything["startup"]), _missing(everything)]

@@ -44,16 +44,17 @@ class LevelSampler:
         self.scale = torch.tensor(nodes_to_unit).to(like).view(1, dim, *[1] * dim)
         self.channels_last = (0, *range(2, dim + 2), 1)
 
-    def __call__(self, image: Tensor, displacement: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, displacement: Tensor, aside: float = 0.0) -> Tensor:
         """Return the warped image.
 
         Args:
             image: ``(1, C, *finer)``.
             displacement: ``(1, dim, *nodes)``, in node spacings.
+            aside: Node spacings by which every point is set aside, along all axes.
 
         Returns:
             ``(1, C, *coarse)``.
         """
-        units = (displacement * self.scale).flip(1)
+        units = ((displacement + aside) * self.scale).flip(1)
         points = self.identity + self.lattice.prolong(units, self.voxels).permute(self.channels_last)
         return sample_units(image, points)

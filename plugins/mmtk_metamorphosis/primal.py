@@ -36,6 +36,10 @@ from mmtk_metamorphosis.white import WhiteFlow
 __all__ = ["register_white"]
 
 
+#: Node spacings; far less than any image changes in.
+ASIDE = 1e-3
+
+
 class _LevelEnergy:
     """Energy and gradient of the white coefficients on one level of the pyramid."""
 
@@ -74,14 +78,17 @@ class _LevelEnergy:
 
     def __call__(self, flat: Tensor) -> tuple[float, Tensor]:
         white = flat.view(self.flow.shape).detach().requires_grad_(True)
-        energy = self.energy(white)
+        # At rest every point lies on a sample, where linear interpolation has a kink and its derivative one side only.
+        # The mean of both sides does not depend on which way the array runs.
+        sides = (0.0,) if bool(flat.any()) else (ASIDE, -ASIDE)
+        energy = torch.stack([self.energy(white, aside) for aside in sides]).mean()
         (gradient,) = torch.autograd.grad(energy, white)
         return float(energy.detach()), gradient.reshape(-1)
 
-    def energy(self, white: Tensor) -> Tensor:
+    def energy(self, white: Tensor, aside: float = 0.0) -> Tensor:
         """Return data + lambda * norm + lesion + regularizers, a scalar in mm^dim."""
         nodes = self.flow.displacement(white)
-        warped = self.sampler(self.stack, nodes)
+        warped = self.sampler(self.stack, nodes, aside)
         moved, weight, lesion = warped[:, : self.intensities], self.weight, None
         if self.has_mask:
             lesion = warped[:, self.intensities : self.intensities + 1]
