@@ -124,7 +124,7 @@ CASES: Mapping[str, Case] = {
             "metamorphosis-192", "Metamorphosis at 192 x 192 x 144, T = 15: the tumor case, cropped",
             "cropped_tumor", "carried",
             (Subject("01", {"case": "tumour_mri_01", "shape": [192, 192, 144]}, {"lesion": "grew"}),),
-            ("start", "mmtk-split", "mmtk-split-people", "mmtk-coupled", "mmtk-coupled-local"),
+            ("start", "mmtk-split", "mmtk-coupled", "mmtk-coupled-white", "mmtk-coupled-local"),
             3600,
         ),
         Case(

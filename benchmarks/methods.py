@@ -92,7 +92,10 @@ METHODS: Mapping[str, Method] = {
         "mmtk", "mmtk split, down to 1 mm", {"levels": [8.0, 4.0, 2.0, 1.0], "iterations": [12, 12, 10, 4]}, True
     ),
     "mmtk-coupled": Method(
-        "mmtk", "mmtk coupled (bundle `metamorphosis`)", {**_PUBLISHED, "momentum": "coupled"}, True
+        "mmtk", "mmtk coupled (bundle `metamorphosis`)", {**_PUBLISHED, "momentum": "coupled", "shape": "momentum"}, True
+    ),
+    "mmtk-coupled-white": Method(
+        "mmtk", "mmtk coupled, white coefficients, weights of the bundle", {**_PUBLISHED, "momentum": "coupled"}, True
     ),
     "mmtk-coupled-local": Method(
         "mmtk", "mmtk coupled, kernel 24+12 mm and similarity of split", {**_SAME, "momentum": "coupled"}, True
