@@ -94,7 +94,7 @@ class Metamorphosis(Method):
         self.shape = shape
         self.settings = Settings(
             kernel=core,
-            spacing=stride or core.finest / 2,
+            spacing=stride,
             similarity=similarity.build(),
             lam=weights.get(similarity.kind, weights["default"]) if lam is None else lam,
             mu=mu,

@@ -49,7 +49,8 @@ class _LevelEnergy:
             weight = weight * smooth_and_sample(pair.inside, level.coarse, level.sigma)
         self.weight = weight
         mu = settings.mu if settings.coupled else 0.0
-        self.equation = Metamorphosis.from_kernel(settings.kernel, level.grid, mu, stride=settings.spacing)
+        stride = settings.spacing or settings.kernel.finest / 2
+        self.equation = Metamorphosis.from_kernel(settings.kernel, level.grid, mu, stride=stride)
         self.shape = self.moving.shape
         self.lesion = lesion_price(settings, self.fixed, self.weight, level.grid, self.mask)
 

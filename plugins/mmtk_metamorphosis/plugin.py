@@ -46,7 +46,9 @@ class _ShapeConfig(ComponentConfig):
     )
     order: float = Field(default=2.0, gt=0, description="order of the sobolev kernel; the higher, the smoother")
     stride: float | None = Field(
-        default=None, gt=0, description="node distance of the control lattice in mm; none: half the kernel's width"
+        default=None,
+        gt=0,
+        description="node distance of the control lattice in mm; none: half the kernel's finest width",
     )
     velocities: int = Field(default=1, ge=1, description="velocities along the path; 1: stationary")
     steps: int = Field(default=15, ge=1, description="time steps over [0, 1]")

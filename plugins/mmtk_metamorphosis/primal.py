@@ -40,6 +40,10 @@ __all__ = ["register_white"]
 ASIDE = 1e-3
 
 
+#: A velocity that folds at some voxels is shortened, the whole of it, but not below this share.
+SHORTEST = 0.7
+
+
 class _LevelEnergy:
     """Energy and gradient of the white coefficients on one level of the pyramid."""
 
@@ -140,7 +144,9 @@ def _room(displacement: Tensor, level: Level | None = None) -> Tensor:
 def register_white(pair: Pair, settings: Settings, progress: Progress) -> Registration:
     """Register a pair; see the module's docstring for the energy."""
     box = pair.box
-    flow = WhiteFlow(settings.kernel, pair.grid, settings.spacing, settings.velocities, settings.squarings, box)
+    flow = WhiteFlow(
+        settings.kernel, pair.grid, settings.node_spacing(pair.grid), settings.velocities, settings.squarings, box
+    )
     unknowns = torch.zeros(flow.shape).to(pair.fixed).flatten()
     reports = []
     for number, (size, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):
@@ -170,11 +176,19 @@ def _finish(
     flow.squarings = max(flow.squarings, flow.steepness(white))
     nodes = flow.displacement(white)
     displacement = flow.on_grid(nodes)
-    folded = folds(displacement)
-    if folded:
+    folded, share = folds(displacement), 1.0
+    while folded and share > SHORTEST:
+        share *= 0.95
+        nodes = flow.displacement(share * white)
+        displacement = flow.on_grid(nodes)
+        folded = folds(displacement)
+    if share < 1:
+        white = share * white
         notes.append(
-            f"the map folds at {folded} voxels; raise `lambda` or `sigma`, or add regularizers=jacobian_barrier"
+            f"the velocity was shortened to {share:.0%} so that the map does not fold; for a smoother one raise `lambda`"
         )
+    if folded:
+        notes.append(f"the map still folds at {folded} voxels; raise `lambda` or `sigma`, or lower `stride`")
     inverse = flow.lattice.invert(nodes, flow.displacement(white, backward=True))
     appearance = None
     if pair.mask is not None and settings.mu > 0:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmtk.fields import Kernel
+from mmtk.fields import Grid, Kernel
 from mmtk.regularizers import Regularizer
 from mmtk.similarity import Similarity
 
@@ -21,7 +21,7 @@ class Settings:
     """What the solvers need; the plugin's config describes each of these for the user."""
 
     kernel: Kernel
-    spacing: float
+    spacing: float | None
     similarity: Similarity
     lam: float
     mu: float = 0.1
@@ -38,6 +38,13 @@ class Settings:
     learning_rate: float | None = None
     tolerance: float = 0.0
     checkpoint: bool = True
+
+    def node_spacing(self, grid: Grid) -> float:
+        """Return the distance of the control nodes in mm.
+
+        Half the kernel's finest width, unless it was set; but nodes denser than 2.5 voxels find nothing to hold on to.
+        """
+        return self.spacing or max(self.kernel.finest / 2, 2.5 * min(grid.spacing))
 
     @property
     def rho(self) -> float:

@@ -204,3 +204,16 @@ def test_the_norm_of_the_velocity_is_that_of_its_coefficients():
     other = torch.randn(flow.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close((momentum * other).sum(), (white * flow.smoother.root(other)).sum())
     assert float(flow.norm(white)) == pytest.approx(float((white**2).sum()) * 16.0)
+
+
+def test_a_flow_that_would_fold_is_shortened_and_says_so():
+    moving, fixed, _ = displaced((48, 48), size=4.0)
+    rough = replace(
+        SETTINGS, kernel=Gaussian(3.0), spacing=4.0, lam=1e-12, squarings=0, levels=(2.0,), iterations=(25,)
+    )
+    pair = Pair(moving, fixed.flip(2), Grid((48, 48), (1.0, 1.0)))
+    found = register_white(pair, rough, silent)
+    if any("shortened" in note for note in found.notes):
+        assert folds(found.displacement) == 0 or any("still folds" in note for note in found.notes)
+    else:
+        assert folds(found.displacement) == 0
