@@ -265,8 +265,8 @@ def _interpolate(values: Values, source: Sequence[float], target: Sequence[float
     import torch
 
     values = (values if values.is_floating_point() else values.to(torch.float32)).contiguous()
-    left, base, slope = (torch.as_tensor(table).to(values) for table in (left, base, slope))
-    if len(slope) == 1:
-        return (values - left[0]) * slope[0] + base[0]
-    segment = torch.bucketize(values.detach(), left[1:-1], right=True)
-    return (values - left[segment]) * slope[segment] + base[segment]
+    knots, heights, slopes = (torch.as_tensor(table).to(values) for table in (left, base, slope))
+    if len(slopes) == 1:
+        return (values - knots[0]) * slopes[0] + heights[0]
+    place = torch.bucketize(values.detach(), knots[1:-1], right=True)
+    return (values - knots[place]) * slopes[place] + heights[place]

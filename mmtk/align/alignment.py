@@ -1,9 +1,9 @@
 """Placing the moving image on the fixed one: none, center, rigid, affine or a file.
 
-Both images are brought to coarse lattices, where lesions have no weight. The start is the best of several: what the
-headers say, the centers of mass, and the most promising of all translations under a handful of turns. A rigid descent
-from each on the coarsest lattice chooses one, which is then refined level by level. The result is kept only where
-it is a better match than the headers' own, by the same measure on the finest lattice.
+The start is the best of several: what the headers say, the centers of mass, and the most promising of all
+translations under a handful of turns. A short rigid descent from each chooses one, which is then refined level by
+level. The result is kept only where it is a better match than the headers' own, by the same measure on the
+finest lattice.
 
     matrix    4x4, float64, world RAS mm, **fixed -> moving**
 """
@@ -12,36 +12,30 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
-from mmtk.align.descent import descend
-from mmtk.align.lattice import Lattice
+from mmtk.align.descent import Report
 from mmtk.align.likeness import Likeness
-from mmtk.align.motion import Motion
-from mmtk.align.search import placements, sphere
+from mmtk.align.motion import Freedom
+from mmtk.align.scene import SEARCH, Scene
 from mmtk.errors import InputError
 from mmtk.io import Volume, read_affine
 
-__all__ = ["Alignment", "Kind", "align"]
+__all__ = ["Alignment", "Kind", "Progress", "align"]
 
 Kind = Literal["none", "center", "rigid", "affine"]
+#: Called with the stage (``search``, ``rigid``, ``affine``), the step of its lattice in mm and the cost.
+Progress = Callable[[str, float, float], None]
 
-#: The working images have about so many samples along their longest axis.
-SAMPLES = 128
-#: Steps of the lattices, as parts of the foreground's radius: where to begin, then the levels.
-SEARCH, LEVELS = 5.5, (7.0, 14.0)
-#: Linearizations at most, in the search and on each level.
-TRIES, ITERATIONS = 12, 15
-#: Dark gaps narrower than twice this part of the radius belong to the foreground.
-CLOSING = 1 / 7
-#: Contrast, as a share of an image's range, below which a neighborhood counts as flat.
-FLAT = 0.03
-#: Placements that the search over translations contributes.
-CANDIDATES = 4
+#: Steps of the lattices, as parts of the foreground's radius: 8, 4 and 2.8 mm for a brain.
+LEVELS = (7.0, 14.0, 20.0)
+#: No affine placement of one body on another of its kind stretches or shrinks a direction by more than this.
+STRETCH = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +43,12 @@ class Alignment:
     """Where the moving image lies.
 
     Attributes:
-        matrix: 4x4, world RAS mm, fixed to moving.
-        kind: ``none``, ``center``, ``rigid``, ``affine`` or ``file``.
-        accepted: Whether a placement was found that is better than the headers' own.
-        cost_before, cost_after: Mismatch of locally normalized images in [0, 1]; NaN where nothing was compared.
+        matrix: 4x4, world RAS mm, fixed to moving: ``moving_point = matrix @ fixed_point``.
+        kind: What was found: ``none``, ``center``, ``rigid``, ``affine`` or ``file``.
+        accepted: False where the search found nothing better than the headers' own placement.
+        cost_before: Mismatch of the headers' placement, 1 where the images do not meet; NaN if nothing was compared.
+        cost_after: Mismatch of ``matrix``'s placement, or of the one that was refused. In [0, 1], but never near
+            0 between two people: it is a share of local contrast that stays unexplained.
         note: One sentence for the user; empty if all went as asked.
     """
 
@@ -71,103 +67,92 @@ def align(
     kind: str | os.PathLike[str] = "affine",
     moving_mask: Volume | None = None,
     fixed_mask: Volume | None = None,
+    weight: Volume | None = None,
     device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> Alignment:
     """Place ``moving`` on ``fixed``.
 
+    The images may differ in grid, orientation, field of view, contrast and in whether they show the skull; neither
+    is reflected. What a mask covers is not looked at.
+
     Args:
-        moving, fixed: Images of one dimension, on any grids.
+        moving, fixed: Two images of one dimension.
         kind: ``none`` trusts the headers, ``center`` joins the centers of mass, ``rigid`` and ``affine`` search;
             anything else is the path of a transform file (fixed to moving points).
         moving_mask, fixed_mask: Lesions on the grid of their image, 1 inside: there nothing is compared.
+        weight: On the grid of ``fixed``, 1 where images are compared, 0 where they are not.
         device: Where to compute.
+        progress: Called after every step.
 
     Raises:
-        InputError: If a transform file cannot be read, or nothing is left to compare.
+        InputError: The dimensions differ, an image is constant, masked everywhere or not finite, or a transform file
+            cannot be read.
+        GridMismatch: A mask or the weight is not on the grid of its image.
     """
     if kind not in get_args(Kind):
         return Alignment(read_affine(kind), "file")
     if kind == "none":
         return Alignment(np.eye(4), "none")
-    dim = fixed.dim
-    ours, theirs = _working(moving, moving_mask, "moving", device), _working(fixed, fixed_mask, "fixed", device)
-    scene = _Scene(ours, theirs)
-    coarse = scene.pair(SEARCH, contrasted=False)
-    joined = np.eye(dim + 1)
-    joined[:dim, dim] = sphere(coarse[1])[0] - sphere(coarse[0])[0]
+    if moving.dim != fixed.dim:
+        raise InputError(
+            f"`moving` has {moving.dim} axes but `fixed` has {fixed.dim}; give two images of one dimension."
+        )
+    scene = Scene.of(moving, fixed, moving_mask, fixed_mask, weight, device)
     if kind == "center":
-        return Alignment(_in_world(joined), "center")
-    matrix = scene.search(coarse, joined)
-    judge = Likeness(*scene.pair(LEVELS[-1], contrasted=True))
-    for level in LEVELS:
-        likeness = judge if level == LEVELS[-1] else Likeness(*scene.pair(level, contrasted=True))
-        matrix, _ = descend(likeness, matrix, scene.motion("affine" if kind == "affine" else "rigid"), ITERATIONS)
-    before, after = judge.mismatch(np.eye(dim + 1)), judge.mismatch(matrix)
+        return _joined(scene)
+    start = scene.search(_report(progress, "search", scene.radius / SEARCH))
+    judge = scene.likeness(LEVELS[-1])
+    chosen: Freedom = "affine" if kind == "affine" else "rigid"
+    matrix, note = _refined(scene, judge, start, chosen, progress), ""
+    if chosen == "affine" and not _plausible(matrix):
+        chosen, matrix = "rigid", _refined(scene, judge, start, "rigid", progress)
+        note = (
+            f"the affine placement stretched the image more than {STRETCH:g} times; a rigid one was used instead"
+        )
+    before, after = judge.mismatch(np.eye(fixed.dim + 1)), judge.mismatch(matrix)
     if not after < before:
         note = (
             f"no {kind} placement was better than what the headers say (mismatch {after:.3f}, theirs {before:.3f}); "
             "the headers were kept"
         )
         return Alignment(np.eye(4), "none", False, before, after, note)
-    return Alignment(_in_world(matrix), str(kind), True, before, after)
+    return Alignment(_in_world(matrix), chosen, True, before, after, note)
 
 
-class _Scene:
-    """Two working images, with the center and the radius of what is to be seen in the fixed one."""
-
-    def __init__(self, moving: Lattice, fixed: Lattice) -> None:
-        self.moving, self.fixed = moving, fixed
-        extent = max(n * h for n, h in zip(fixed.shape, fixed.spacing, strict=True))
-        rough = fixed.coarser(extent / 32, extent / 64)
-        seen = rough.foreground(extent / 32)
-        self.center = sphere(rough.weighed(seen))[0]
-        weight = (rough.weight * seen).reshape(-1)
-        offset = rough.positions() - torch.as_tensor(self.center).to(weight)
-        spread = (offset.square().sum(1) * weight).sum() / weight.sum().clamp_min(1e-12)
-        self.radius = max(float(spread.sqrt()), float(min(fixed.spacing)))
-
-    def motion(self, freedom: Literal["rigid", "affine"]) -> Motion:
-        return Motion(self.center, self.radius, freedom)
-
-    def pair(self, level: float, *, contrasted: bool) -> tuple[Lattice, Lattice]:
-        """Return the fixed and the moving image on the lattices of a level, weighted by their foregrounds."""
-        step = self.radius / level
-        pair = []
-        for image, k in ((self.fixed, step), (self.moving, step / 2)):
-            # What smoothing the working image had already counts.
-            had = 0.5 * float(min(image.spacing))
-            thin = image.coarser(k, math.sqrt(max((0.5 * step) ** 2 - had**2, 0.0)))
-            seen = thin.foreground(CLOSING * self.radius)
-            pair.append((thin.contrasted(step, FLAT) if contrasted else thin).weighed(seen))
-        return pair[0], pair[1]
-
-    def search(self, coarse: tuple[Lattice, Lattice], joined: np.ndarray) -> np.ndarray:
-        """Return the best of the starts, after a rigid descent from each."""
-        likeness = Likeness(*coarse)
-        starts = [np.eye(len(joined)), joined, *placements(*coarse, CANDIDATES)]
-        ends = [descend(likeness, start, self.motion("rigid"), TRIES)[0] for start in starts]
-        return min(ends, key=likeness.mismatch)
+def _joined(scene: Scene) -> Alignment:
+    """The centers of mass joined, as asked, be it better or worse."""
+    matrix, judge = scene.centers(), scene.likeness(LEVELS[0])
+    before, after = judge.mismatch(np.eye(len(matrix))), judge.mismatch(matrix)
+    note = ""
+    if after > before:
+        note = (
+            f"joining the centers of mass matches less well than what the headers say (mismatch {after:.3f}, "
+            f"theirs {before:.3f}); try init=rigid"
+        )
+    return Alignment(_in_world(matrix), "center", True, before, after, note)
 
 
-def _working(image: Volume, mask: Volume | None, name: str, device: torch.device | str) -> Lattice:
-    """Return an image on a lattice that the search can afford, less its background, in units of its range."""
-    dim = image.dim
-    data = torch.from_numpy(image.data).to(device)
-    weight = torch.ones_like(data)
-    if mask is not None:
-        weight = 1 - torch.from_numpy(mask.data).to(device)
-    affine = np.eye(dim + 1)
-    affine[:dim, :dim], affine[:dim, dim] = image.affine[:dim, :dim], image.affine[:dim, 3]
-    full = Lattice(data * weight, weight, affine)
-    step = max(n * h for n, h in zip(full.shape, full.spacing, strict=True)) / SAMPLES
-    thin = full.coarser(step, 0.5 * step).standardized()
-    if not bool(thin.mass.any()):
-        raise InputError(f"{name}: nothing differs from its background, so it cannot be placed; use init=none")
-    return thin
+def _refined(
+    scene: Scene, judge: Likeness, start: np.ndarray, freedom: Freedom, progress: Progress | None
+) -> np.ndarray:
+    for level in LEVELS:
+        likeness = judge if level == LEVELS[-1] else scene.likeness(level)
+        start = scene.refine(likeness, start, freedom, _report(progress, freedom, scene.radius / level))
+    return start
 
 
-def _in_world(matrix: Any) -> np.ndarray:
-    """Return a 2-D or 3-D homogeneous matrix as 4x4."""
+def _plausible(matrix: np.ndarray) -> bool:
+    stretches = np.linalg.svd(matrix[:-1, :-1], compute_uv=False)
+    return bool(stretches.max() < STRETCH and stretches.min() > 1 / STRETCH)
+
+
+def _report(progress: Progress | None, stage: str, step: float) -> Report | None:
+    return None if progress is None else lambda cost: progress(stage, step, cost)
+
+
+def _in_world(matrix: np.ndarray) -> np.ndarray:
+    """A 2-D or 3-D homogeneous matrix as 4x4; a 2-D one leaves the third axis alone."""
     dim = len(matrix) - 1
     world = np.eye(4)
     world[:dim, :dim], world[:dim, 3] = matrix[:dim, :dim], matrix[:dim, dim]

@@ -13,7 +13,10 @@ import numpy as np
 from mmtk.align.likeness import Likeness
 from mmtk.align.motion import Motion
 
-__all__ = ["descend"]
+__all__ = ["Report", "descend"]
+
+#: Called with the cost of every placement that is visited.
+Report = Callable[[float], None]
 
 #: Longest step, in radii (and radians); a linearization does not reach further.
 LONGEST = 0.3
@@ -28,9 +31,9 @@ def descend(
     start: np.ndarray,
     motion: Motion,
     evaluations: int,
-    report: Callable[[float], None] | None = None,
-) -> tuple[np.ndarray, float]:
-    """Return the best matrix found and its cost, after at most ``evaluations`` linearizations."""
+    report: Report | None = None,
+) -> np.ndarray:
+    """Return the best matrix found, after at most ``evaluations`` linearizations."""
     matrix, here, damping = start, likeness.slope(start, motion), 1e-3
     smallest = SHORTEST * likeness.step / motion.radius
     for _ in range(evaluations - 1):
@@ -54,4 +57,4 @@ def descend(
             damping *= 10
             if size < smallest or damping > 1e4:
                 break
-    return matrix, here.cost
+    return matrix

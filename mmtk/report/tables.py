@@ -62,10 +62,8 @@ def number(value: Any) -> str:
         return str(value)
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if isinstance(value, int) or abs(value) >= 1000:
-        text = f"{value:,.0f}".replace(",", "\u202f")
-    else:
-        text = f"{value:.4g}"
+    whole = isinstance(value, int) or abs(value) >= 1000
+    text = f"{value:,.0f}".replace(",", "\u202f") if whole else f"{value:.4g}"
     return text.replace("-", "−")
 
 

@@ -184,5 +184,5 @@ def test_a_file_is_taken_as_it_is(brain, tmp_path):
 
 
 def test_an_image_of_nothing_is_refused(brain):
-    with pytest.raises(InputError, match="moving: nothing differs from its background.*init=none"):
+    with pytest.raises(InputError, match=r"moving: nothing differs from its background.*init=none"):
         align(Volume(np.zeros((20, 20, 20)), np.eye(4), name="moving"), brain)
