@@ -105,7 +105,7 @@ def test_values_from_python_need_no_text():
             "did you mean 'rigid'?",
         ),
         ("levels=8,4", "levels=8,4 and iterations=12,12,10 must be equally long: 2 against 3"),
-        ("sigma=24", "sigma=24 and sigma_weights=1,0.1 must be equally long: 1 against 2"),
+        ("sigma_weights=1,0.1", "sigma_weights=1,0.1: weights of what? Give sigma, too"),
         ("levels=2,4,8", "levels=2,4,8: must run from coarse to fine, such as 8,4,2"),
         (
             "method=lddm",

@@ -2,8 +2,8 @@
 
 The start is the best of several: what the headers say, the centers of mass, and the most promising of all
 translations under a handful of turns. A short rigid descent from each chooses one, which is then refined level by
-level. The result is kept only where it is a better match than the headers' own, by the same measure on the
-finest lattice.
+level. The result is kept only where it is a better match than the headers' own, by the same measure on one
+lattice.
 
     matrix    4x4, float64, world RAS mm, **fixed -> moving**
 """
@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from mmtk.align.descent import Report
-from mmtk.align.likeness import Likeness
 from mmtk.align.motion import Freedom
 from mmtk.align.scene import SEARCH, Scene
 from mmtk.errors import InputError
@@ -32,8 +31,10 @@ Kind = Literal["none", "center", "rigid", "affine"]
 #: Called with the stage (``search``, ``rigid``, ``affine``), the step of its lattice in mm and the cost.
 Progress = Callable[[str, float, float], None]
 
-#: Steps of the lattices, as parts of the foreground's radius: 8, 4 and 2.8 mm for a brain.
-LEVELS = (7.0, 14.0, 20.0)
+#: Steps of the lattices in 2-D and in 3-D, as parts of the foreground's radius: 8, 4 and 2.8 mm for a brain.
+LEVELS = {2: (7.0, 14.0, 28.0), 3: (7.0, 14.0, 20.0)}
+#: Where the result is compared with the headers' own. On finer lattices texture weighs more than shape.
+JUDGE = 14.0
 #: No affine placement of one body on another of its kind stretches or shrinks a direction by more than this.
 STRETCH = 2.0
 
@@ -101,28 +102,25 @@ def align(
     scene = Scene.of(moving, fixed, moving_mask, fixed_mask, weight, device)
     if kind == "center":
         return _joined(scene)
-    start = scene.search(_report(progress, "search", scene.radius / SEARCH))
-    judge = scene.likeness(LEVELS[-1])
-    chosen: Freedom = "affine" if kind == "affine" else "rigid"
-    matrix, note = _refined(scene, judge, start, chosen, progress), ""
-    if chosen == "affine" and not _plausible(matrix):
-        chosen, matrix = "rigid", _refined(scene, judge, start, "rigid", progress)
-        note = (
-            f"the affine placement stretched the image more than {STRETCH:g} times; a rigid one was used instead"
-        )
-    before, after = judge.mismatch(np.eye(fixed.dim + 1)), judge.mismatch(matrix)
-    if not after < before:
-        note = (
-            f"no {kind} placement was better than what the headers say (mismatch {after:.3f}, theirs {before:.3f}); "
-            "the headers were kept"
-        )
-        return Alignment(np.eye(4), "none", False, before, after, note)
-    return Alignment(_in_world(matrix), chosen, True, before, after, note)
+    judge, note = scene.likeness(JUDGE), ""
+    before = after = judge.mismatch(np.eye(fixed.dim + 1))
+    families: tuple[Freedom, ...] = ("affine", "rigid") if kind == "affine" else ("rigid",)
+    for family in families:
+        matrix = _found(scene, family, progress)
+        after = judge.mismatch(matrix)
+        if not _plausible(matrix):
+            note = f"the {family} placement stretched the image more than {STRETCH:g} times, and was refused; "
+        elif after < before:
+            note += f"a {family} one was used" if note else ""
+            return Alignment(_in_world(matrix), family, True, before, after, note)
+        else:
+            note = f"no {family} placement was better than the headers' own (mismatch {after:.3f}, theirs {before:.3f}); "
+    return Alignment(np.eye(4), "none", False, before, after, note + "the headers were kept")
 
 
 def _joined(scene: Scene) -> Alignment:
     """The centers of mass joined, as asked, be it better or worse."""
-    matrix, judge = scene.centers(), scene.likeness(LEVELS[0])
+    matrix, judge = scene.centers(), scene.likeness(SEARCH)
     before, after = judge.mismatch(np.eye(len(matrix))), judge.mismatch(matrix)
     note = ""
     if after > before:
@@ -133,13 +131,13 @@ def _joined(scene: Scene) -> Alignment:
     return Alignment(_in_world(matrix), "center", True, before, after, note)
 
 
-def _refined(
-    scene: Scene, judge: Likeness, start: np.ndarray, freedom: Freedom, progress: Progress | None
-) -> np.ndarray:
-    for level in LEVELS:
-        likeness = judge if level == LEVELS[-1] else scene.likeness(level)
-        start = scene.refine(likeness, start, freedom, _report(progress, freedom, scene.radius / level))
-    return start
+def _found(scene: Scene, freedom: Freedom, progress: Progress | None) -> np.ndarray:
+    """The best placement of a family: searched for on the coarsest lattice, refined on the others."""
+    first = _report(progress, "search", scene.radius / SEARCH)
+    matrix = scene.search(scaled=freedom == "affine", report=first)
+    for level in LEVELS[len(matrix) - 1]:
+        matrix = scene.refine(level, matrix, freedom, _report(progress, freedom, scene.radius / level))
+    return matrix
 
 
 def _plausible(matrix: np.ndarray) -> bool:

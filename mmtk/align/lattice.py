@@ -72,9 +72,8 @@ class Lattice:
             stride = step / spacing
             if stride < WORTHWHILE or size == 1:
                 continue
-            count = max(1, 1 + math.ceil((size - 1) / stride))
-            first[axis] = 0.5 * (size - 1 - (count - 1) * stride)
-            where = first[axis] + stride * torch.arange(count, dtype=torch.float64)
+            where = _centered(size, stride)
+            first[axis] = where[0]
             both = _along(both, _gaussians(where, size, sigma / spacing).to(both), axis + 1)
             affine[:, axis] *= stride
         affine[:-1, -1] += self.affine[:-1, :-1] @ first
@@ -101,23 +100,44 @@ class Lattice:
             sigma: Size of the window.
             floor: Standard deviation, in the image's unit, below which a window counts as flat.
         """
-        smooth, value = self.smoothed(sigma), self.value
-        weight, mean, square = smooth(torch.stack([self.weight, self.mass, self.mass * value]))
+        mean, variance = self._moments(sigma)
+        contrast = (self.value - mean) / (variance + floor**2).sqrt()
+        return replace(self, mass=self.weight * contrast)
+
+    def texture(self, sigma: float) -> Tensor:
+        """The local standard deviation in the same windows, ``(*space)``."""
+        return self._moments(sigma)[1].sqrt()
+
+    def _moments(self, sigma: float) -> tuple[Tensor, Tensor]:
+        """Local mean and variance in Gaussian windows of ``sigma`` mm."""
+        smooth = self.smoothed(sigma)
+        weight, mean, square = smooth(torch.stack([self.weight, self.mass, self.mass * self.value]))
         weight = weight.clamp_min(EMPTY)
         mean = mean / weight
-        variance = (square / weight - mean * mean).clamp_min(0)
-        contrast = (value - mean) / (variance + floor**2).sqrt()
-        return replace(self, mass=self.weight * contrast)
+        return mean, (square / weight - mean * mean).clamp_min(0)
 
     def weighed(self, weight: Tensor) -> Lattice:
         """The same image with its weights multiplied."""
         return replace(self, mass=self.mass * weight, weight=self.weight * weight)
 
-    def positions(self, chosen: Tensor | None = None) -> Tensor:
-        """World coordinates of the samples (those where ``chosen``), ``(N, d)`` mm."""
-        everything = torch.ones(self.shape, dtype=torch.bool, device=self.mass.device)
-        index = (everything if chosen is None else chosen).nonzero().to(self.mass.dtype)
-        return moved(index, self.affine)
+    def positions(self) -> Tensor:
+        """World coordinates of the samples, ``(N, d)`` mm."""
+        return moved(torch.ones(self.shape, device=self.mass.device).nonzero().to(self.mass.dtype), self.affine)
+
+    def spots(self, step: float) -> tuple[Tensor, float]:
+        """Places at which to compare, every ``step`` mm along each axis (an axis that is coarser: at its samples).
+
+        Returns:
+            World coordinates ``(N, d)``, and the volume in mm^d that each stands for.
+        """
+        axes, volume = [], 1.0
+        for size, spacing in zip(self.shape, self.spacing, strict=True):
+            stride = step / spacing if step / spacing > WORTHWHILE else 1.0
+            where = _centered(size, stride).to(self.mass)
+            axes.append(where)
+            volume *= stride * spacing
+        index = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, self.dim)
+        return moved(index, self.affine), volume
 
     def standardized(self) -> Lattice:
         """The same image less its background, in units of its range; zero where nothing differs from it.
@@ -141,16 +161,22 @@ class Lattice:
 
         The gaps matter: dark fluid inside a brain is no background, and the ventricles guide a registration.
         """
-        seen = (self.value.abs() > VISIBLE).to(self.mass)
-        reach = [math.ceil(closing / spacing) for spacing in self.spacing]
-        sides = [r for r in reversed(reach) for _ in range(2)]
-        grown = pad(seen, sides)
-        for axis, r in enumerate(reach):
-            grown = _dilated(grown, r, axis)
-        shrunk = 1 - grown
-        for axis, r in enumerate(reach):
-            shrunk = _dilated(shrunk, r, axis)
-        return 1 - shrunk[tuple(slice(r, r + size) for r, size in zip(reach, self.shape, strict=True))]
+        return self.grown((self.value.abs() > VISIBLE).to(self.mass), closing, -closing)
+
+    def grown(self, region: Tensor, *margins: float) -> Tensor:
+        """A region of 0 and 1 after its rim has moved outward by each of the margins, in mm; inward if negative.
+
+        Beyond the lattice there is nothing, yet what has grown there and shrinks again is not forgotten.
+        """
+        reaches = [[math.ceil(abs(margin) / spacing) for spacing in self.spacing] for margin in margins]
+        room = [sum(axis) for axis in zip(*reaches, strict=True)]
+        region = pad(region, [r for r in reversed(room) for _ in range(2)])
+        for margin, reach in zip(margins, reaches, strict=True):
+            region = region if margin > 0 else 1 - region
+            for axis, r in enumerate(reach):
+                region = _dilated(region, r, axis)
+            region = region if margin > 0 else 1 - region
+        return region[tuple(slice(r, r + size) for r, size in zip(room, self.shape, strict=True))]
 
 
 def moved(points: Tensor, matrix: np.ndarray) -> Tensor:
@@ -165,6 +191,12 @@ def _quantile(values: Tensor, level: float) -> float:
         return 0.0
     ordered = np.sort(values.cpu().numpy())  # vectorized; torch's takes four times as long
     return float(ordered[int(level * (len(ordered) - 1))])
+
+
+def _centered(size: int, stride: float) -> Tensor:
+    """Places a stride apart that cover an axis, as far beyond its one end as beyond the other."""
+    count = 1 + math.ceil((size - 1) / stride - 1e-9)
+    return 0.5 * (size - 1) + stride * (torch.arange(count, dtype=torch.float64) - 0.5 * (count - 1))
 
 
 def _gaussians(where: Tensor, size: int, sigma: float) -> Tensor:

@@ -42,19 +42,17 @@ class Slope:
 class Likeness:
     """Two images on lattices, compared at the samples of the fixed one."""
 
-    def __init__(self, fixed: Lattice, moving: Lattice) -> None:
-        dim = fixed.dim
-        chosen = fixed.weight > EMPTY
-        self.points = fixed.positions(chosen)
-        self.weight = fixed.weight[chosen]
-        self.known = _standardized(fixed.value[chosen], self.weight)
-        self.volume = float(np.prod(fixed.spacing))
+    def __init__(self, fixed: Lattice, moving: Lattice, step: float) -> None:
+        self._dim, self.step = fixed.dim, step
+        self.points, self.volume = fixed.spots(step)
+        # The fixed image is interpolated just as the moving one will be: of two equal images at their true place the
+        # cost is zero, and lowest.
+        known, weight, _ = _Sampler(fixed).at(self.points, np.eye(fixed.dim + 1), slope=False)
+        chosen = weight > 0.5
+        self.points, self.weight = self.points[chosen], weight[chosen]
+        self.known = _standardized(known[chosen], self.weight)
+        self._moving = _Sampler(moving)
         self.moving_mass = float(moving.weight.sum()) * float(np.prod(moving.spacing))
-        self._to_index = np.linalg.inv(moving.affine)
-        self._extent = torch.tensor(moving.shape, dtype=self.points.dtype, device=self.points.device) - 1
-        self._fields = torch.stack([moving.mass, moving.weight])[None]
-        self.step = float(fixed.spacing.min())
-        self._dim = dim
 
     def cost(self, matrix: np.ndarray) -> float:
         """``1 - R^2`` in [0, 1]; 1 where the images do not meet."""
@@ -90,24 +88,34 @@ class Likeness:
         return torch.stack([torch.ones_like(self.known), self.known, moved_image], 1)
 
     def _sample(self, matrix: np.ndarray, *, slope: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The moving image at the fixed samples, their weights, and its gradient in the fixed image's mm."""
-        index = moved(self.points, self._to_index @ matrix)
-        unit = 2.0 / self._extent.clamp_min(1)
-        where = (index * unit - 1).flip(-1).view(1, -1, *[1] * (self._dim - 1), self._dim)
+        """The moving image at the fixed samples, their common weights, and its gradient in the fixed image's mm."""
+        image, weight, gradient = self._moving.at(self.points, matrix, slope=slope)
+        weight = self.weight * weight
+        return _standardized(image, weight), weight, gradient
+
+
+class _Sampler:
+    """Linear interpolation of a lattice, a quotient of mass and weight."""
+
+    def __init__(self, image: Lattice) -> None:
+        self.to_index = np.linalg.inv(image.affine)
+        self.fields = torch.stack([image.mass, image.weight])[None]
+        extent = torch.tensor(image.shape, dtype=image.mass.dtype, device=image.mass.device) - 1
+        self.unit = 2.0 / extent.clamp_min(1)
+
+    def at(self, points: Tensor, matrix: np.ndarray, *, slope: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Value, weight and the value's gradient, ``(N,)``, ``(N,)``, ``(N, d)``, at ``matrix @ points``."""
+        dim = points.shape[1]
+        place = self.to_index @ matrix
+        where = (moved(points, place) * self.unit - 1).flip(-1).view(1, -1, *[1] * (dim - 1), dim)
         with torch.enable_grad():
             where.requires_grad_(slope)
-            mass, weight = grid_sample(self._fields, where, padding_mode="zeros", align_corners=True).reshape(
-                2, -1
-            )
+            both = grid_sample(self.fields, where, padding_mode="zeros", align_corners=True)
+            mass, weight = both.reshape(2, -1)
             image = torch.where(weight > EMPTY, mass / weight.clamp_min(EMPTY), 0.0)
             gradient = torch.autograd.grad(image.sum(), where)[0] if slope else torch.zeros_like(where)
-        linear = torch.as_tensor((self._to_index @ matrix)[: self._dim, : self._dim]).to(image)
-        gradient = (gradient.view(-1, self._dim).flip(-1) * unit) @ linear
-        return (
-            _standardized(image.detach(), self.weight * weight.detach()),
-            self.weight * weight.detach(),
-            gradient,
-        )
+        linear = torch.as_tensor(place[:dim, :dim]).to(points)
+        return image.detach(), weight.detach(), (gradient.view(-1, dim).flip(-1) * self.unit) @ linear
 
 
 def _standardized(values: Tensor, weight: Tensor) -> Tensor:

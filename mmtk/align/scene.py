@@ -2,19 +2,21 @@
 
 Only where **both** foregrounds lie are images compared. A scan with its skull can then be placed on one without, and
 no image gains by hiding behind the other's background; the silhouettes still count, because the windows of
-the local contrast reach across them. Contrast is normalized locally, which weighs the folds of the cortex like
-the rim of the head and forgives the gain of the coil.
+the local contrast reach across them. Contrast is normalized
+locally, which weighs the folds of the cortex like the rim of the head and forgives the gain of the coil. Drawings
+whose foreground is flat have nothing but their rims, and are compared as they are.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 
 from mmtk.align.descent import Report, descend
-from mmtk.align.lattice import Lattice
+from mmtk.align.lattice import EMPTY, Lattice
 from mmtk.align.likeness import Likeness
 from mmtk.align.motion import Freedom, Motion
 from mmtk.align.search import placements, sphere
@@ -23,16 +25,22 @@ from mmtk.io import Volume
 
 __all__ = ["Scene"]
 
-#: The working images have about so many samples along their longest axis.
-SAMPLES = 128
+#: The working images have about so many samples along their longest axis, in 2-D and in 3-D.
+SAMPLES = {2: 512, 3: 128}
 #: Step of the lattice on which the search begins, as a part of the foreground's radius: 10 mm for a brain.
 SEARCH = 5.5
 #: Linearizations at most, from each start of the search and on each level.
 TRIES, ITERATIONS = 12, 15
 #: Dark gaps narrower than twice this part of the radius belong to the foreground.
 CLOSING = 1 / 7
+#: Size of the windows of local contrast, in steps.
+WINDOW = 1.5
 #: Contrast, as a share of an image's range, below which a neighborhood counts as flat.
 FLAT = 0.03
+#: An image is flat where less than this share of its foreground has contrast.
+TEXTURED = 0.25
+#: Placements this close are equally good, and the earlier one (the headers', before all) is taken.
+TIE = 0.005
 #: Placements that the search over translations contributes.
 CANDIDATES = 4
 
@@ -50,44 +58,66 @@ class Scene:
         offset = rough.positions() - torch.as_tensor(self.center).to(weight)
         spread = (offset.square().sum(1) * weight).sum() / weight.sum().clamp_min(1e-12)
         self.radius = max(float(spread.sqrt()), float(min(fixed.spacing)))
+        self.flat = any(_is_flat(image, self.radius) for image in (moving, fixed))
 
     def centers(self) -> np.ndarray:
         """The translation that joins the centers of the two foregrounds, ``(d + 1, d + 1)``."""
-        fixed, moving = self.pair(SEARCH, contrasted=False)
+        fixed, moving = (sphere(image)[0] for image in self._rough)
         matrix = np.eye(len(self.center) + 1)
-        matrix[:-1, -1] = sphere(moving)[0] - sphere(fixed)[0]
+        matrix[:-1, -1] = moving - fixed
         return matrix
 
-    def search(self, report: Report | None = None) -> np.ndarray:
-        """A rigid placement: the best of several starts, after a short descent from each."""
+    def sizes(self) -> np.ndarray:
+        """The centers joined, and the fixed foreground scaled to the size of the moving one."""
+        fixed, moving = (sphere(image)[1] for image in self._rough)
+        scale = np.eye(len(self.center) + 1)
+        scale[:-1] *= moving / max(fixed, 1e-12)
+        scale[:-1, -1] = self.center - scale[:-1, :-1] @ self.center
+        return self.centers() @ scale
+
+    @cached_property
+    def _rough(self) -> tuple[Lattice, Lattice]:
+        return self.pair(SEARCH, contrasted=False)
+
+    def search(self, *, scaled: bool = False, report: Report | None = None) -> np.ndarray:
+        """A rigid placement (``scaled``: or a similar one), the best of several after a short descent from each."""
         matrices = [np.eye(len(self.center) + 1), self.centers()]
-        matrices += placements(*self.pair(SEARCH, contrasted=False), CANDIDATES)
+        if scaled:
+            matrices.append(self.sizes())
+        matrices += placements(*self._rough, CANDIDATES)
         likeness = self.likeness(SEARCH)
         rigid = Motion(self.center, self.radius, "rigid")
         ends = [descend(likeness, matrix, rigid, TRIES, report) for matrix in matrices]
-        return min(ends, key=likeness.mismatch)
+        scores = [likeness.mismatch(end) for end in ends]
+        return next(end for end, score in zip(ends, scores, strict=True) if score <= min(scores) + TIE)
 
     def refine(
-        self, likeness: Likeness, start: np.ndarray, freedom: Freedom, report: Report | None = None
+        self, level: float, start: np.ndarray, freedom: Freedom, report: Report | None = None
     ) -> np.ndarray:
-        """The best placement that a descent from ``start`` reaches."""
-        return descend(likeness, start, Motion(self.center, self.radius, freedom), ITERATIONS, report)
+        """The best placement that a descent from ``start`` reaches on the lattices of a level."""
+        motion = Motion(self.center, self.radius, freedom)
+        return descend(self.likeness(level), start, motion, ITERATIONS, report)
 
+    @lru_cache(maxsize=4)  # noqa: B019 (a scene lives as long as one alignment)
     def likeness(self, level: float) -> Likeness:
         """The comparison of the two on lattices of step ``radius / level``."""
-        return Likeness(*self.pair(level, contrasted=True))
+        return Likeness(*self.pair(level, contrasted=True), self.radius / level)
 
     def pair(self, level: float, *, contrasted: bool) -> tuple[Lattice, Lattice]:
-        """The fixed and the moving image on the lattices of a level, weighted by their foregrounds.
+        """The fixed and the moving image as a level sees them, weighted by their foregrounds.
 
-        Both are smoothed alike, but the moving one keeps twice the samples: it will be interpolated.
+        Each is smoothed for lattices of step ``radius / level`` and kept on one of half that step, to be interpolated.
         """
-        step, pair = self.radius / level, []
-        for image, own in ((self.fixed, step), (self.moving, step / 2)):
+        step, gap, pair = self.radius / level, CLOSING * self.radius, []
+        for image in (self.fixed, self.moving):
             had = 0.5 * float(min(image.spacing))  # what smoothing the working image has already
-            thin = image.coarser(own, math.sqrt(max((0.5 * step) ** 2 - had**2, 0.0)))
-            seen = thin.foreground(CLOSING * self.radius)
-            pair.append((thin.contrasted(step, FLAT) if contrasted else thin).weighed(seen))
+            thin = image.coarser(step / 2, math.sqrt(max((0.5 * step) ** 2 - had**2, 0.0)))
+            seen = thin.foreground(gap)
+            if self.flat:
+                seen = thin.grown(seen, gap) if image is self.fixed else torch.ones_like(seen)
+            if contrasted and not self.flat:
+                thin = thin.contrasted(WINDOW * step, FLAT)
+            pair.append(thin.weighed(seen))
         return pair[0], pair[1]
 
     @classmethod
@@ -105,6 +135,14 @@ class Scene:
             _working(moving, moving_mask, None, "moving", device),
             _working(fixed, fixed_mask, weight, "fixed", device),
         )
+
+
+def _is_flat(image: Lattice, radius: float) -> bool:
+    """Whether nothing is to be seen inside the foreground, as in drawings of shapes: then its rim must do."""
+    thin = image.coarser(radius / 10, radius / 20)
+    inside = thin.grown(thin.foreground(CLOSING * radius), -radius / 5) * (thin.weight > EMPTY)
+    rough = (thin.texture(radius / 10) > FLAT).to(inside)
+    return bool((rough * inside).sum() < TEXTURED * inside.sum().clamp_min(1))
 
 
 def _working(
@@ -129,7 +167,7 @@ def _working(
     affine[:dim, :dim], affine[:dim, dim] = image.affine[:dim, :dim], image.affine[:dim, 3]
     untouched = mask is None and weight is None
     full = Lattice(data if untouched else torch.where(seen > 0, data * seen, 0.0), seen, affine)
-    step = max(n * h for n, h in zip(full.shape, full.spacing, strict=True)) / SAMPLES
+    step = max(n * h for n, h in zip(full.shape, full.spacing, strict=True)) / SAMPLES[dim]
     thin = full.coarser(step, 0.5 * step).standardized()
     if not bool(thin.mass.isfinite().all()):
         raise InputError(f"{name}: some voxels are NaN or infinite, so it cannot be placed; mask or mend them")
