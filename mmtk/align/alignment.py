@@ -2,8 +2,7 @@
 
 The start is the best of several: what the headers say, the centers of mass, and the most promising of all
 translations under a handful of turns. A short rigid descent from each chooses one, which is then refined level by
-level. The result is kept only where it is a better match than the headers' own, by the same measure on one
-lattice.
+level. The result is kept only where it is a better match than the headers' own, by one measure on one lattice.
 
     matrix    4x4, float64, world RAS mm, **fixed -> moving**
 """
@@ -114,7 +113,10 @@ def align(
             note += f"a {family} one was used" if note else ""
             return Alignment(_in_world(matrix), family, True, before, after, note)
         else:
-            note = f"no {family} placement was better than the headers' own (mismatch {after:.3f}, theirs {before:.3f}); "
+            note = (
+                f"no {family} placement was better than the headers' own "
+                f"(mismatch {after:.3f}, theirs {before:.3f}); "
+            )
     return Alignment(np.eye(4), "none", False, before, after, note + "the headers were kept")
 
 
