@@ -103,7 +103,7 @@ def test_an_input_that_only_its_voxels_show_to_be_wrong_leaves_nothing(images, t
 @pytest.mark.slow
 def test_without_images_a_bundle_runs_on_the_sample_and_reports_the_true_error(tmp_path, capsys):
     out = tmp_path / "out"
-    assert run("--out", out) == 0
+    assert run("subject=same", "--out", out) == 0
     told = capsys.readouterr()
     assert told.err.startswith("No images were given: running on the sample 'tumor_brain'.")
     assert names(out) == EVERYTHING | {"sample", "warped_labels.nii.gz"}
