@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmtk.align.descent import Report, descend
 from mmtk.align.lattice import EMPTY, Lattice
@@ -35,6 +36,8 @@ TRIES, ITERATIONS = 12, 15
 CLOSING = 1 / 7
 #: Size of the windows of local contrast, in steps.
 WINDOW = 1.5
+#: Bends of the line that takes the intensities of one contrast to those of another.
+BENDS = 4
 #: Contrast, as a share of an image's range, below which a neighborhood counts as flat.
 FLAT = 0.03
 #: An image is flat where less than this share of its foreground has contrast.
@@ -75,10 +78,6 @@ class Scene:
         scale[:-1, -1] = self.center - scale[:-1, :-1] @ self.center
         return self.centers() @ scale
 
-    @cached_property
-    def _rough(self) -> tuple[Lattice, Lattice]:
-        return self.pair(SEARCH, contrasted=False)
-
     def search(self, *, scaled: bool = False, report: Report | None = None) -> np.ndarray:
         """A rigid placement (``scaled``: or a similar one), the best of several after a short descent from each."""
         matrices = [np.eye(len(self.center) + 1), self.centers()]
@@ -100,25 +99,41 @@ class Scene:
 
     @lru_cache(maxsize=4)  # noqa: B019 (a scene lives as long as one alignment)
     def likeness(self, level: float) -> Likeness:
-        """The comparison of the two on lattices of step ``radius / level``."""
-        return Likeness(*self.pair(level, contrasted=True), self.radius / level)
+        """The comparison of the two on lattices of step ``radius / level``.
 
-    def pair(self, level: float, *, contrasted: bool) -> tuple[Lattice, Lattice]:
-        """The fixed and the moving image as a level sees them, weighted by their foregrounds.
+        The moving image's local contrast is explained by the fixed one's, by its intensity (contrasts differ), and by
+        the rim of its foreground (which a skull, or its absence, turns bright or dark).
+        """
+        step = self.radius / level
+        (fixed, seen), (moving, other) = self._views(level)
+        image = fixed.weighed(seen)
+        if self.flat:
+            return Likeness(image, (), moving.weighed(other), step)
+        window = WINDOW * step
+        rim = Lattice(fixed.smoothed(step / 2)(seen) * fixed.weight, fixed.weight, fixed.affine)
+        features = [feature.contrasted(window, FLAT).weighed(seen) for feature in (fixed, rim)]
+        return Likeness(image, features, moving.contrasted(window, FLAT).weighed(other), step, BENDS)
+
+    @cached_property
+    def _rough(self) -> tuple[Lattice, Lattice]:
+        """Both as the search for translations sees them."""
+        (fixed, seen), (moving, other) = self._views(SEARCH)
+        return fixed.weighed(seen), moving.weighed(other)
+
+    def _views(self, level: float) -> list[tuple[Lattice, Tensor]]:
+        """The fixed and the moving image as a level sees them, each with the region in which it is compared.
 
         Each is smoothed for lattices of step ``radius / level`` and kept on one of half that step, to be interpolated.
         """
-        step, gap, pair = self.radius / level, CLOSING * self.radius, []
+        step, gap, views = self.radius / level, CLOSING * self.radius, []
         for image in (self.fixed, self.moving):
             had = 0.5 * float(min(image.spacing))  # what smoothing the working image has already
             thin = image.coarser(step / 2, math.sqrt(max((0.5 * step) ** 2 - had**2, 0.0)))
             seen = thin.foreground(gap)
             if self.flat:
                 seen = thin.grown(seen, gap) if image is self.fixed else torch.ones_like(seen)
-            if contrasted and not self.flat:
-                thin = thin.contrasted(WINDOW * step, FLAT)
-            pair.append(thin.weighed(seen))
-        return pair[0], pair[1]
+            views.append((thin, seen))
+        return views
 
     @classmethod
     def of(
