@@ -127,7 +127,7 @@ def test_images_that_lie_right_already_stay_there(brain):
 def test_a_placement_that_is_no_better_is_refused_with_a_reason(brain, monkeypatch):
     import mmtk.align.alignment as alignment
 
-    monkeypatch.setattr(alignment, "_refined", lambda *given: motion((0, 0, 90), (90, 0, 0)))
+    monkeypatch.setattr(alignment, "_found", lambda *given: motion((0, 0, 90), (90, 0, 0)))
     found = align(brain, brain)
     assert not found.accepted
     np.testing.assert_array_equal(found.matrix, np.eye(4))
