@@ -34,6 +34,8 @@ Progress = Callable[[str, float, float], None]
 LEVELS = {2: (7.0, 14.0, 28.0), 3: (7.0, 14.0, 20.0)}
 #: Where the result is compared with the headers' own. On finer lattices texture weighs more than shape.
 JUDGE = 14.0
+#: A placement is kept where it lowers the mismatch by more than this: less is the noise of interpolation.
+GAIN = 5e-4
 #: No affine placement of one body on another of its kind stretches or shrinks a direction by more than this.
 STRETCH = 2.0
 
@@ -109,7 +111,7 @@ def align(
         after = judge.mismatch(matrix)
         if not _plausible(matrix):
             note = f"the {family} placement stretched the image more than {STRETCH:g} times, and was refused; "
-        elif after < before:
+        elif after < before - GAIN:
             note += f"a {family} one was used" if note else ""
             return Alignment(_in_world(matrix), family, True, before, after, note)
         else:

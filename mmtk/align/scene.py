@@ -42,8 +42,8 @@ BENDS = 4
 FLAT = 0.03
 #: An image is flat where less than this share of its foreground has contrast.
 TEXTURED = 0.25
-#: Placements this close are equally good, and the earlier one (the headers', before all) is taken.
-TIE = 0.005
+#: Placements that explain as much but for this share are equally good; the earliest (the headers' first) is taken.
+TIE = 0.03
 #: Placements that the search over translations contributes.
 CANDIDATES = 4
 
@@ -87,8 +87,9 @@ class Scene:
         likeness = self.likeness(SEARCH)
         rigid = Motion(self.center, self.radius, "rigid")
         ends = [descend(likeness, matrix, rigid, TRIES, report) for matrix in matrices]
-        scores = [likeness.mismatch(end) for end in ends]
-        return next(end for end, score in zip(ends, scores, strict=True) if score <= min(scores) + TIE)
+        explained = [1 - likeness.mismatch(end) for end in ends]
+        enough = (1 - TIE) * max(explained)
+        return next(end for end, share in zip(ends, explained, strict=True) if share >= enough)
 
     def refine(
         self, level: float, start: np.ndarray, freedom: Freedom, report: Report | None = None

@@ -21,7 +21,7 @@ from mmtk.align.lattice import EMPTY, Lattice, moved
 __all__ = ["placements", "sphere"]
 
 #: Turns to try, in degrees: about the normal in 2-D, about each axis in 3-D.
-TURNS = {2: (-60, -40, -20, 20, 40, 60), 3: (-25, 25)}
+TURNS = {2: (-40, -20, 20, 40), 3: (-25, 25)}
 #: At least this share of the smaller foreground must lie in the other.
 MEETING = 0.5
 
