@@ -84,6 +84,11 @@ METHODS: Mapping[str, Method] = {
         "mmtk", "mmtk split, kernel 24+8 mm, lesion={lesion}", {**_MIDDLE, "lesion": "$lesion"}, True
     ),
     "mmtk-split-lncc": Method("mmtk", "mmtk split, LNCC", {"similarity": "lncc"}, True),
+    "mmtk-split-ssd-histogram": Method(
+        "mmtk", "mmtk split, SSD, histograms matched",
+        {"similarity": "ssd", "lambda": 2e-5, "normalize": "histogram"}, True,
+    ),
+    "mmtk-split-histogram": Method("mmtk", "mmtk split, histograms matched", {"normalize": "histogram"}, True),
     "mmtk-split-ssd": Method("mmtk", "mmtk split, SSD", {"similarity": "ssd"}, True),
     "mmtk-split-fast": Method(
         "mmtk", "mmtk split, levels 8 and 4 mm", {"levels": [8.0, 4.0], "iterations": [12, 12]}, True

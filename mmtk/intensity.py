@@ -253,20 +253,31 @@ def _with_plain_ends(source: np.ndarray, target: np.ndarray) -> Normalizer:
 
 def _interpolate(values: Values, source: Sequence[float], target: Sequence[float]) -> Values:
     """Look up each value's segment and move along it from the segment's left end, so that nothing cancels."""
-    left, base = np.asarray(source), np.asarray(target)
-    slope = np.diff(base) / np.diff(left)
+    tables = np.asarray(source), np.asarray(target), np.diff(target) / np.diff(source)
     if isinstance(values, np.ndarray):
-        values = values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float32)
-        left, base, slope = (table.astype(values.dtype) for table in (left, base, slope))
-        if len(slope) == 1:
-            return (values - left[0]) * slope[0] + base[0]
-        segment = np.searchsorted(left[1:-1], values, side="right")
-        return (values - left[segment]) * slope[segment] + base[segment]
+        return _interpolate_array(values, *tables)
+    return _interpolate_tensor(values, *tables)
+
+
+def _interpolate_array(values: np.ndarray, left: np.ndarray, base: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    values = values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float32)
+    left, base, slope = (table.astype(values.dtype) for table in (left, base, slope))
+    if len(slope) == 1:
+        return (values - left[0]) * slope[0] + base[0]
+    segment = np.searchsorted(left[1:-1], values, side="right")
+    return (values - left[segment]) * slope[segment] + base[segment]
+
+
+def _interpolate_tensor(values: Tensor, left: np.ndarray, base: np.ndarray, slope: np.ndarray) -> Tensor:
     import torch
 
     values = (values if values.is_floating_point() else values.to(torch.float32)).contiguous()
-    knots, heights, slopes = (torch.as_tensor(table).to(values) for table in (left, base, slope))
+    knots, bases, slopes = (torch.as_tensor(table).to(values) for table in (left, base, slope))
     if len(slopes) == 1:
-        return (values - knots[0]) * slopes[0] + heights[0]
-    place = torch.bucketize(values.detach(), knots[1:-1], right=True)
-    return (values - knots[place]) * slopes[place] + heights[place]
+        return (values - knots[0]) * slopes[0] + bases[0]
+    segment = torch.bucketize(values.detach().view(-1), knots[1:-1].contiguous(), right=True, out_int32=True)
+
+    def look_up(table: Tensor) -> Tensor:
+        return table.index_select(0, segment).view(values.shape)
+
+    return (values - look_up(knots)) * look_up(slopes) + look_up(bases)
