@@ -15,6 +15,7 @@ from mmtk.io.transforms import (
     read_displacement,
     read_transform,
     transform_points,
+    write_composite,
     write_displacement,
     write_inverse_transform,
     write_transform,
@@ -24,6 +25,6 @@ from mmtk.io.volume import Header, Storage, Volume
 __all__ = [
     "AffineStep", "FieldStep", "Header", "Storage", "Volume", "orientation", "probe_image", "read_affine",
     "read_displacement", "read_image", "read_mask", "read_transform", "replacing", "sha256", "to_voxels",
-    "to_world", "total_displacement", "transform_points", "voxel_to_voxel", "write_bytes", "write_displacement",
-    "write_image", "write_inverse_transform", "write_json", "write_text", "write_transform",
+    "to_world", "total_displacement", "transform_points", "voxel_to_voxel", "write_bytes", "write_composite",
+    "write_displacement", "write_image", "write_inverse_transform", "write_json", "write_text", "write_transform",
 ]  # fmt: skip

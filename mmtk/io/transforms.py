@@ -39,6 +39,7 @@ __all__ = [
     "read_displacement",
     "read_transform",
     "transform_points",
+    "write_composite",
     "write_displacement",
     "write_inverse_transform",
     "write_transform",
@@ -158,6 +159,28 @@ def _field_parts(u: Any, fixed: Volume) -> _Parts:
     vectors = ras_lps(to_world(on_grid(u, fixed), fixed.affine))
     # Fortran order of (dim, i, j, k): components next to one another, then x, y, z, as ITK has them in memory.
     return "DisplacementFieldTransform", vectors.ravel(order="F"), itk_grid(fixed.shape, fixed.affine).parameters
+
+
+def write_composite(path: str | os.PathLike[str], steps: Sequence[AffineStep | FieldStep], *, dim: int = 3) -> Path:
+    """Write the steps that a point takes, first one first, as an ITK composite, and return the path.
+
+    Nothing is resampled: every step stays a transform of its own. No step at all is the identity.
+
+    Args:
+        path: Ends in ``.h5``.
+        steps: Of :func:`read_transform`.
+        dim: 2 or 3.
+    """
+    parts = [_step_parts(step, dim) for step in reversed(steps)]  # ITK applies the last one first
+    return _write_composite(path, parts or [_affine_parts(np.eye(4), dim)])
+
+
+def _step_parts(step: AffineStep | FieldStep, dim: int) -> _Parts:
+    if isinstance(step, AffineStep):
+        return _affine_parts(step.matrix, dim)
+    grid = itk_grid(step.vectors.shape[1:], step.affine)
+    vectors = ras_lps(np.asarray(step.vectors, dtype=np.float32))
+    return "DisplacementFieldTransform", vectors.ravel(order="F"), grid.parameters
 
 
 def _write_composite(path: str | os.PathLike[str], transforms: Sequence[_Parts]) -> Path:
