@@ -1,0 +1,153 @@
+"""From steps to what a format can hold: one matrix, or one displacement field.
+
+Programs differ in the *frame* in which they count a displacement: millimeters along L, P, S (ITK), scaled voxels with
+a flip (FSL), plain voxels (Learn2Reg). With ``F`` from the fixed image's world into its frame, and ``G`` from the
+moving image's world into that one's, each of them stores
+
+    d(x) = G T(x) - F x                             for a voxel center x of the fixed grid and the transform T
+
+and ``d`` is read back, exactly and beyond the grid too, as two steps: ``x + F'^-1 d(x)``, with ``F'`` the linear part
+of ``F``, and then the matrix ``G^-1 F``. This is the one place where that is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmtk.io.formats.request import Grid, Request, Steps
+from mmtk.io.space import shear
+from mmtk.io.transforms import AffineStep, FieldStep, transform_points
+
+__all__ = [
+    "affine_of",
+    "as_steps",
+    "dimension",
+    "displacement_on",
+    "grid_of",
+    "only_matrix",
+    "right_angled",
+]
+
+_POINTS_AT_ONCE = 1 << 20
+
+
+def dimension(steps: Steps) -> int | None:
+    """Return 2 or 3, or None if there is no field to tell it."""
+    return next((len(step.vectors) for step in steps if isinstance(step, FieldStep)), None)
+
+
+def affine_of(steps: Steps) -> np.ndarray | None:
+    """Return the matrix that the steps amount to, or None if one of them is a field."""
+    matrix = np.eye(4)
+    for step in steps:
+        if isinstance(step, FieldStep):
+            return None
+        matrix = step.matrix @ matrix
+    return matrix
+
+
+def only_matrix(request: Request, steps: Steps) -> np.ndarray:
+    """Return the matrix that the steps amount to.
+
+    Raises:
+        InputError: If one of them is a field, or the matrix is singular.
+    """
+    matrix = affine_of(steps)
+    if matrix is None:
+        request.refuse(
+            "it holds one affine matrix, but the transform has a displacement field, which would be lost; "
+            "write it as .h5 (ITK, any chain) or as a field (.nii.gz)"
+        )
+    if not np.isfinite(matrix).all() or not abs(np.linalg.det(matrix)) > 1e-12:
+        request.refuse(
+            "the matrix is singular or not finite, so there is nothing to write; repeat the registration"
+        )
+    return matrix
+
+
+def grid_of(request: Request, steps: Steps) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return shape and affine of the grid that a field is to be written on.
+
+    It is the fixed image's where that is given, else the grid of a field that a point meets first.
+
+    Raises:
+        InputError: If neither is there.
+    """
+    if request.fixed is not None:
+        return tuple(request.fixed.shape), request.fixed.affine
+    if steps and isinstance(steps[0], FieldStep):
+        return tuple(steps[0].vectors.shape[1:]), steps[0].affine
+    request.refuse(
+        "it holds a displacement field, but the transform does not begin with one, so that nothing tells its "
+        "grid; add fixed=FILE"
+    )
+
+
+def displacement_on(
+    steps: Steps,
+    shape: Sequence[int],
+    affine: np.ndarray,
+    target: np.ndarray | None = None,
+    source: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return ``G T(x) - F x`` at the voxel centers of a grid.
+
+    Nothing is approximated there; between centers a field is linear, whatever the steps were.
+
+    Args:
+        steps: ``T``.
+        shape: Of the grid, 2 or 3 numbers.
+        affine: 4x4 of the grid, voxel to world.
+        target: ``G``, 4x4, moving world to its frame; None is the identity.
+        source: ``F``, 4x4, fixed world to its frame; None is the identity.
+
+    Returns:
+        ``(dim, *shape)``, float32, in the unit of the frames.
+    """
+    dim = len(shape)
+    g, f = (np.eye(4) if frame is None else frame for frame in (target, source))
+    total = int(np.prod(shape))
+    found = np.empty((dim, total), dtype=np.float32)
+    for start in range(0, total, _POINTS_AT_ONCE):
+        stop = min(start + _POINTS_AT_ONCE, total)
+        voxels = np.stack(np.unravel_index(np.arange(start, stop), tuple(shape)), axis=1)
+        points = voxels @ affine[:dim, :dim].T + affine[:dim, 3]
+        moved = transform_points(steps, points)
+        there = moved @ g[:dim, :dim].T + g[:dim, 3]
+        here = points @ f[:dim, :dim].T + f[:dim, 3]
+        found[:, start:stop] = (there - here).T
+    return found.reshape(dim, *shape)
+
+
+def as_steps(
+    vectors: np.ndarray, affine: np.ndarray, target: np.ndarray | None = None, source: np.ndarray | None = None
+) -> Steps:
+    """Return the steps that a stored displacement stands for: the inverse of :func:`displacement_on`.
+
+    Args:
+        vectors: ``(dim, *space)``, in the unit of the frames.
+        affine, target, source: As there.
+    """
+    dim = len(vectors)
+    g, f = (np.eye(4) if frame is None else frame for frame in (target, source))
+    back = np.linalg.inv(f[:dim, :dim])
+    world = np.tensordot(back, np.asarray(vectors, dtype=np.float64), axes=1).astype(np.float32)
+    field = FieldStep(world, np.array(affine, dtype=np.float64))
+    after = np.linalg.solve(g, f)
+    return (field,) if np.allclose(after, np.eye(4), rtol=0, atol=1e-12) else (field, AffineStep(after))
+
+
+def right_angled(request: Request, grid: Grid | np.ndarray, name: str) -> None:
+    """Refuse a grid whose axes are not at right angles, for formats that know of none.
+
+    Raises:
+        InputError: With what to do.
+    """
+    affine = grid if isinstance(grid, np.ndarray) else grid.affine
+    if shear(affine) > 1e-3:
+        request.refuse(
+            f"the axes of the {name} grid are not at right angles, which this format cannot represent; give "
+            f"another grid by fixed=FILE"
+        )
