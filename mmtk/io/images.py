@@ -123,7 +123,12 @@ def _volume(header: Header, voxels: np.ndarray) -> Volume:
 
 
 def write_image(
-    path: str | os.PathLike[str], data: Any, like: Volume, dtype: Any = np.float32, *, description: str = "mmtk"
+    path: str | os.PathLike[str],
+    data: Any,
+    like: Volume | Header,
+    dtype: Any = np.float32,
+    *,
+    description: str = "mmtk",
 ) -> Path:
     """Write voxels on the grid of an image, as NIfTI, and return the path.
 
