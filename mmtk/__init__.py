@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from mmtk.io import Volume as Volume
     from mmtk.io import read_image as read_image
     from mmtk.io import read_mask as read_mask
+    from mmtk.io import read_points as read_points
     from mmtk.plugins import PLUGIN_API as PLUGIN_API
     from mmtk.plugins import hookimpl as hookimpl
     from mmtk.registration import Result as Result
     from mmtk.registration import register as register
     from mmtk.result import Outcome as Outcome
     from mmtk.result import Registration as Registration
+    from mmtk.transforms import Transform as Transform
+    from mmtk.transforms import resample as resample
 
 __version__ = "0.1.0"
 
@@ -45,11 +48,14 @@ _HOME = {
     "Recipe": "mmtk.config",
     "Result": "mmtk.registration",
     "RunConfig": "mmtk.config",
+    "Transform": "mmtk.transforms",
     "Volume": "mmtk.io",
     "hookimpl": "mmtk.plugins",
     "read_image": "mmtk.io",
     "read_mask": "mmtk.io",
+    "read_points": "mmtk.io",
     "register": "mmtk.registration",
+    "resample": "mmtk.transforms",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mmtk import __version__
+from mmtk.cli.apply import apply
 from mmtk.cli.extra import extra
 from mmtk.cli.listing import plugins
 from mmtk.cli.run import run
@@ -49,6 +50,7 @@ def root(
 _FREE = {"ignore_unknown_options": True}
 
 app.command(context_settings=_FREE)(run)
+app.command(context_settings=_FREE)(apply)
 app.command()(plugins)
 app.command()(show)
 app.command(context_settings=_FREE)(sample)

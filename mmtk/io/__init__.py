@@ -8,6 +8,7 @@ from mmtk.io.files import replacing, sha256, write_bytes, write_json, write_text
 from mmtk.io.headers import probe_image
 from mmtk.io.images import read_image, write_image
 from mmtk.io.masks import read_mask
+from mmtk.io.points import Points, read_points, write_points
 from mmtk.io.space import orientation, to_voxels, to_world, total_displacement, voxel_to_voxel
 from mmtk.io.transforms import (
     AffineStep,
@@ -23,8 +24,9 @@ from mmtk.io.transforms import (
 from mmtk.io.volume import Header, Storage, Volume
 
 __all__ = [
-    "AffineStep", "FieldStep", "Header", "Storage", "Volume", "orientation", "probe_image", "read_affine",
-    "read_displacement", "read_image", "read_mask", "read_transform", "replacing", "sha256", "to_voxels",
-    "to_world", "total_displacement", "transform_points", "voxel_to_voxel", "write_bytes", "write_composite",
-    "write_displacement", "write_image", "write_inverse_transform", "write_json", "write_text", "write_transform",
+    "AffineStep", "FieldStep", "Header", "Points", "Storage", "Volume", "orientation", "probe_image",
+    "read_affine", "read_displacement", "read_image", "read_mask", "read_points", "read_transform", "replacing",
+    "sha256", "to_voxels", "to_world", "total_displacement", "transform_points", "voxel_to_voxel",
+    "write_bytes", "write_composite", "write_displacement", "write_image", "write_inverse_transform",
+    "write_json", "write_points", "write_text", "write_transform",
 ]  # fmt: skip

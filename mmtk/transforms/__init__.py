@@ -2,7 +2,7 @@
 
 from mmtk.transforms.layers import Layers, read_layers
 from mmtk.transforms.load import load_transform
-from mmtk.transforms.resample import Resampled, resample
+from mmtk.transforms.resampling import Resampled, resample
 from mmtk.transforms.transform import InverseFieldStep, PairedFieldStep, Transform
 
 __all__ = [

@@ -131,9 +131,9 @@ def _opened(image: Any, name: str) -> Layers:
     header = image_header(image.slicer[(..., *[0] * (image.ndim - 3))], name)
     stated = getattr(image, "header", {})
     intent = int(stated["intent_code"]) if "intent_code" in stated else 0
-    zooms = stated.get_zooms() if hasattr(stated, "get_zooms") else ()
+    zooms: tuple[float, ...] = stated.get_zooms() if hasattr(stated, "get_zooms") else ()
     unit = _SECONDS.get(stated.get_xyzt_units()[1], 1.0) if hasattr(stated, "get_xyzt_units") else 1.0
-    step = float(zooms[3]) * unit if len(zooms) > 3 and tail[0] > 1 else 0.0
+    step = float(zooms[3]) * unit if len(zooms) > 3 and image.shape[3] > 1 else 0.0
     path = None if filename is None else Path(filename)
     return Layers(replace(header, path=path), image, tail, intent, step)
 

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmtk.errors import InputError
-from mmtk.io import AffineStep, FieldStep, Header, probe_image, read_transform
+from mmtk.io import AffineStep, FieldStep, Header, probe_image
+from mmtk.io.formats import read_steps
 from mmtk.io.headers import existing_file
 from mmtk.transforms.transform import PairedFieldStep, Placed, Transform
 
@@ -42,20 +43,35 @@ class Spaces(NamedTuple):
     told: bool
 
 
-def load_transform(path: str | os.PathLike[str], *more: str | os.PathLike[str]) -> Transform:
+def load_transform(
+    path: str | os.PathLike[str],
+    *more: str | os.PathLike[str],
+    format: str | None = None,
+    convention: str | None = None,
+    fixed: Any = None,
+    moving: Any = None,
+) -> Transform:
     """Read a transform, or several that follow one another, nearest to the fixed image first.
 
     Args:
-        path: The folder of a run, or a file that :func:`mmtk.io.read_transform` reads.
+        path: The folder of a run, or a file that :func:`mmtk.io.formats.read_steps` reads.
         more: What follows, on the way of a point from the fixed image to the moving one.
+        format, convention: Of the files, where they do not say it themselves; see ``read_steps``.
+        fixed, moving: The images, for formats whose numbers mean something only together with their grids.
 
     Raises:
         InputError: If one cannot be read, or does not continue where the one before ends.
     """
     paths = [Path(p).expanduser() for p in (path, *more)]
-    chain = _load(paths[0])
-    for before, after in pairwise(paths):
-        chain = _joined(chain, _load(after), before, after)
+    stated = {"format": format, "convention": convention}
+    last = len(paths) - 1
+    parts = [
+        _load(p, **stated, fixed=None if n else fixed, moving=None if n < last else moving)
+        for n, p in enumerate(paths)
+    ]
+    chain = parts[0]
+    for (before, after), part in zip(pairwise(paths), parts[1:], strict=True):
+        chain = _joined(chain, part, before, after)
     if chain.points_from == chain.points_to:
         named = " and ".join(f"'{p}'" for p in paths)
         raise InputError(
@@ -96,14 +112,14 @@ def _main_file(folder: Path, name: str) -> Path:
     )
 
 
-def _load(place: Path) -> Transform:
+def _load(place: Path, **stated: Any) -> Transform:
     spaces = spaces_of(place)
     if not place.is_dir():
         grids = _grids(place.parent) if spaces.told and (place.parent / RECORD).exists() else {}
-        return Transform(read_transform(place), spaces.points_from, spaces.points_to, grids)
-    steps = read_transform(_main_file(place, "transform"))
+        return Transform(read_steps(place, **stated), spaces.points_from, spaces.points_to, grids)
+    steps = read_steps(_main_file(place, "transform"))
     back = place / BACKWARD
-    paired = _paired(steps, read_transform(back)) if back.is_file() else steps
+    paired = _paired(steps, read_steps(back)) if back.is_file() else steps
     return Transform(paired, spaces.points_from, spaces.points_to, _grids(place))
 
 
