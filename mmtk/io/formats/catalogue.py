@@ -45,6 +45,8 @@ class Format:
     write: Writer | None = None
 
 
+#: How a format is named, in Python and on the command line.
+_HOW = "format=, in `mmtk convert` input_format="
 _BOTH = ("fixed", "moving")
 _NIFTI = (".nii.gz", ".nii")
 
@@ -155,7 +157,9 @@ def guess_read(path: Path, convention: str | None = None) -> Format:
     if b"\0" in head:
         if name.endswith(".mat"):
             return FORMATS["itk-mat"]
-        raise InputError(f"'{file}' is a binary file of an unknown kind; add format=, one of {', '.join(FORMATS)}")
+        raise InputError(
+            f"'{file}' is a binary file of an unknown kind; name its format ({_HOW}): {', '.join(FORMATS)}"
+        )
     return _guess_text(file)
 
 
@@ -167,10 +171,10 @@ def _guess_text(file: Path) -> Format:
         return FORMATS["afni-1d"]
     if matrix.looks_like_a_matrix(text):
         raise InputError(
-            f"'{file}' is a 4x4 matrix, and nothing in it tells whose; add format=fsl-flirt (with fixed= and "
-            f"moving=) if FLIRT wrote it, or format=matrix if it is in mm, RAS, fixed to moving (greedy, c3d)"
+            f"'{file}' is a 4x4 matrix, and nothing in it tells whose; name its format ({_HOW}): fsl-flirt (with "
+            f"fixed= and moving=) if FLIRT wrote it, or matrix if it is in mm, RAS, fixed to moving (greedy, c3d)"
         )
-    raise InputError(f"'{file}' is no transform that mmtk knows; add format=, one of {', '.join(FORMATS)}")
+    raise InputError(f"'{file}' is no transform that mmtk knows; name its format ({_HOW}): {', '.join(FORMATS)}")
 
 
 def _is_x5(file: Path) -> bool:
@@ -203,5 +207,5 @@ def _guess_field(file: Path, convention: str | None) -> Format:
         return FORMATS["learn2reg"]
     request.refuse(
         f"a field of shape {tuple(found.image.shape)} and intent {found.intent} does not say what its numbers are; "
-        f"add convention=ras-mm, lps-mm or voxel, or format=fsl, afni or learn2reg if one of these wrote it"
+        f"add convention=ras-mm, lps-mm or voxel, or name its format ({_HOW}) if fsl, afni or learn2reg wrote it"
     )

@@ -72,10 +72,10 @@ def read_fnirt(request: Request) -> Steps:
     """Read a field, relative or absolute: which one is told by ``convention``, else by FSL's own rule.
 
     That rule: of the field and what is left of it without the voxels' own positions, the one that varies less is
-    the displacement.
+    the displacement. It fails for absolute fields between images whose axes differ; that is noticed and refused.
 
     Raises:
-        InputError: If it holds coefficients, or an image is missing.
+        InputError: If it holds coefficients, an image is missing, or the rule cannot be trusted.
     """
     request.need("moving")
     request.need_three_axes()
@@ -108,11 +108,31 @@ def _positions(shape: tuple[int, ...], affine: np.ndarray, frame: np.ndarray) ->
 
 
 def _absolute(request: Request, stored: np.ndarray, own: np.ndarray) -> bool:
+    """Tell whether a field holds positions rather than displacements; refuse to guess where it is not certain."""
     if request.convention not in (None, "relative", "absolute"):
         request.refuse(f"convention={request.convention}: a field of FSL is relative or absolute; say which one")
     if request.convention is not None:
         return request.convention == "absolute"
-    return float((stored - own).std(axis=(1, 2, 3)).sum()) < float(stored.std(axis=(1, 2, 3)).sum())
+    left, whole = (float(part.std(axis=(1, 2, 3)).sum()) for part in (stored - own, stored))
+    by_spread = left < whole
+    # The other meaning would squeeze the image flat, or blow it up.
+    by_volume = _change_of_volume(stored, own) < _change_of_volume(stored + own, own)
+    if by_spread != by_volume:
+        request.refuse(
+            "whether it is relative or absolute cannot be told: FSL's own rule says "
+            f"{'absolute' if by_spread else 'relative'}, but then it would not map the images onto one another; add "
+            "convention=relative or convention=absolute"
+        )
+    return by_spread
+
+
+def _change_of_volume(map_: np.ndarray, own: np.ndarray) -> float:
+    """Return ``|log det|`` of the affine map that fits a field of positions best."""
+    centered, target = (
+        part.reshape(3, -1) - part.reshape(3, -1).mean(axis=1, keepdims=True) for part in (own, map_)
+    )
+    fitted = target @ centered.T @ np.linalg.inv(centered @ centered.T)
+    return abs(float(np.log(max(abs(np.linalg.det(fitted)), 1e-30))))
 
 
 def write_fnirt(request: Request, steps: Steps) -> None:
