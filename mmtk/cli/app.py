@@ -11,8 +11,10 @@ import typer
 
 from mmtk import __version__
 from mmtk.cli.apply import apply
+from mmtk.cli.convert import convert
 from mmtk.cli.extra import extra
 from mmtk.cli.listing import plugins
+from mmtk.cli.report import report
 from mmtk.cli.run import run
 from mmtk.cli.sample import sample
 from mmtk.cli.show import show
@@ -51,7 +53,9 @@ _FREE = {"ignore_unknown_options": True}
 
 app.command(context_settings=_FREE)(run)
 app.command(context_settings=_FREE)(apply)
+app.command()(report)
 app.command()(plugins)
 app.command()(show)
 app.command(context_settings=_FREE)(sample)
+app.command(context_settings=_FREE)(convert)
 app.command(name="x", context_settings={**_FREE, "help_option_names": []})(extra)

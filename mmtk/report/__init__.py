@@ -5,17 +5,17 @@ Everything heavy is loaded on the first call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmtk.report.views import Findings
+    from mmtk.report.findings import Findings, Live
 
-__all__ = ["write_overview", "write_report"]
+__all__ = ["rebuild_report", "write_index", "write_overview", "write_report"]
 
 
-def write_report(path: Path, result: Findings, record: Mapping[str, Any]) -> None:
+def write_report(path: Path, result: Live | Findings, record: Mapping[str, Any]) -> None:
     """Write one page that tells the whole run and needs no other file.
 
     Args:
@@ -29,7 +29,38 @@ def write_report(path: Path, result: Findings, record: Mapping[str, Any]) -> Non
     write_text(path, make_page(result, record))
 
 
-def write_overview(path: Path, result: Findings) -> None:
+def rebuild_report(folder: Path) -> Path:
+    """Write the page of a run again, from what its folder holds, and return its path.
+
+    Images that the run read are looked for where they were; the page says which it does without.
+
+    Raises:
+        InputError: If the folder is none that a run left, or files of it are missing or damaged.
+    """
+    from mmtk.report.findings import read_findings
+
+    found, record = read_findings(folder)
+    path = folder / "report.html"
+    write_report(path, found, record)
+    return path
+
+
+def write_index(path: Path, folders: Sequence[Path]) -> list[str]:
+    """Write one page that lists many runs, the worst first, and return the names of the runs in that order.
+
+    Args:
+        path: ``index.html``; links to the runs are relative to its folder.
+        folders: Those that runs left. One that cannot be read is listed with the reason, before all others.
+    """
+    from mmtk.io import write_text
+    from mmtk.report.index import make_index, read_entries
+
+    entries = read_entries(folders, path.parent)
+    write_text(path, make_index(entries))
+    return [entry.name for entry in entries]
+
+
+def write_overview(path: Path, result: Live | Findings) -> None:
     """Write one PNG with the main panels in a row, the axial plane of each (of a 2-D image, the image).
 
     Args:

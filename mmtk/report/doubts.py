@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from mmtk.io.space import as_numpy
+from mmtk.report.findings import Findings, Live, findings_of
 from mmtk.report.tables import number, told
-from mmtk.report.views import Findings
 from mmtk.result import Outcome
 
 __all__ = ["Doubt", "doubts"]
@@ -40,17 +41,18 @@ class Doubt:
     rank: Literal["grave", "doubt", "note"] = "doubt"
 
 
-def doubts(result: Findings) -> list[Doubt]:
+def doubts(result: Live | Findings) -> list[Doubt]:
     """Return what smells, the gravest first, and at the end the notes that the run itself left."""
-    numbers = result.metrics
-    found = [*_outcome(result), *_match(numbers), *_regularity(numbers), *_lesion(result), *_shares(numbers)]
-    found += [*_border(result), *_placement(result)]
-    found += [Doubt(note, "note") for note in dict.fromkeys(result.notes)]
+    seen = findings_of(result)
+    numbers = seen.metrics
+    found = [*_outcome(seen), *_match(numbers), *_regularity(numbers), *_lesion(seen), *_shares(numbers)]
+    found += [*_border(seen), *_placement(seen)]
+    found += [Doubt(text, "note") for text in dict.fromkeys([*seen.gone, *seen.notes])]
     return sorted(found, key=lambda doubt: RANKS.index(doubt.rank))
 
 
 def _outcome(result: Findings) -> Iterator[Doubt]:
-    outcome = result.registration.outcome
+    outcome = result.outcome
     if not outcome.ok:
         yield Doubt(f"The optimization failed: {outcome.value}.", "grave")
     elif outcome is Outcome.EXHAUSTED:
@@ -89,33 +91,43 @@ def _regularity(metrics: Mapping[str, Any]) -> Iterator[Doubt]:
 
 
 def _lesion(result: Findings) -> Iterator[Doubt]:
-    prepared = result.prepared
-    if prepared.mask is None:
+    if result.mask is not None and result.moving is not None:
+        share = _on_tissue(result.moving.data, result.mask.data)
+        if share < LEAST_ON_TISSUE:
+            yield Doubt(
+                f"Only {100 * share:.0f} % of the lesion mask lies on tissue of the moving image. Does the mask "
+                f"belong to this image, and does its header say where it lies?",
+                "grave",
+            )
+    if result.lesion is None:
         return
-    lesion, moving = prepared.mask.data > 0.5, prepared.moving.data
-    intensities = moving[lesion]
-    corner = moving[(0,) * moving.ndim]
-    on_tissue = float((intensities != corner).mean()) if len(intensities) else 0.0
-    if on_tissue < LEAST_ON_TISSUE:
-        yield Doubt(
-            f"Only {100 * on_tissue:.0f} % of the lesion mask lies on tissue of the moving image. Does the mask "
-            f"belong to this image, and does its header say where it lies?",
-            "grave",
-        )
-    warped = result.images.mask
-    if warped is not None and not bool((warped > 0.5).any()):
+    warped = as_numpy(result.lesion)
+    if not (warped > 0.5).any():
         yield Doubt(
             "Nothing of the lesion is left on the fixed grid: it collapsed, or the images are not placed over "
             "each other.",
             "grave",
         )
         return
+    if result.fixed is not None:
+        share = _on_tissue(result.fixed.data, warped)
+        if share < LEAST_ON_TISSUE:
+            yield Doubt(
+                f"Only {100 * share:.0f} % of the warped lesion lies on tissue of the fixed image. Are the two "
+                f"placed over each other? Compare \u201cfixed\u201d and \u201cmoving\u201d."
+            )
     kept = told(result.metrics, "lesion", "volume_kept")
     if kept is not None and not KEPT[0] <= kept <= KEPT[1]:
         yield Doubt(
             f"The lesion has {100 * kept:.0f} % of its volume after warping, affine included. That is right for a "
             f"mass that collapses or for heads of different size, and wrong for a lesion that replaced tissue."
         )
+
+
+def _on_tissue(image: np.ndarray, mask: np.ndarray) -> float:
+    """Return the share of a mask where an image differs from its background, the value of its first corner."""
+    under = image[mask > 0.5]
+    return float((under != image[(0,) * image.ndim]).mean()) if len(under) else 0.0
 
 
 def _shares(metrics: Mapping[str, Any]) -> Iterator[Doubt]:
@@ -131,7 +143,7 @@ def _shares(metrics: Mapping[str, Any]) -> Iterator[Doubt]:
 
 
 def _border(result: Findings) -> Iterator[Doubt]:
-    u, spacing = result.registration.displacement[0], result.registration.grid.spacing
+    u, spacing = result.displacement, result.space.spacing
     scale = torch.tensor(spacing, dtype=u.dtype, device=u.device)
     faces = [u.select(axis + 1, end) for axis in range(len(spacing)) for end in (0, u.shape[axis + 1] - 1)]
     border = max(
@@ -146,11 +158,11 @@ def _border(result: Findings) -> Iterator[Doubt]:
 
 
 def _placement(result: Findings) -> Iterator[Doubt]:
-    alignment, asked = result.prepared.alignment, str(result.settings.get("init", ""))
-    refused = asked in ("center", "rigid", "affine") and alignment.kind != asked
-    if refused and not alignment.note:
-        yield Doubt(f"init={asked} was asked for, but did not improve on {alignment.kind}, which was kept.")
-    size = float(abs(np.linalg.det(alignment.matrix[:3, :3])) ** (1 / result.prepared.fixed.dim))
+    asked = str(result.settings.get("init", ""))
+    refused = asked in ("center", "rigid", "affine") and result.placement != asked
+    if refused and not result.placement_note:
+        yield Doubt(f"init={asked} was asked for, but did not improve on {result.placement}, which was kept.")
+    size = float(result.scaling ** (1 / result.space.dim))
     if not 0.7 < size < 1.4:
         yield Doubt(
             f"The affine changes lengths by a factor of {number(size)} on average. Are both images of one kind, "

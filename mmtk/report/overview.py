@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 
 from mmtk.report.draw import extent, paint
+from mmtk.report.findings import Findings, Live
 from mmtk.report.panels import Panel, make_panels
-from mmtk.report.views import Findings, look
+from mmtk.report.views import look
 
 __all__ = ["make_overview"]
 
@@ -26,7 +27,7 @@ DPI = 200
 GROUND, INK, SOFT = "#000000", "#f2f4f8", "#98a2b3"
 
 
-def make_overview(result: Findings) -> bytes:
+def make_overview(result: Live | Findings) -> bytes:
     """Return the picture as PNG; see :func:`mmtk.report.write_overview`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

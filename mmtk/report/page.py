@@ -1,32 +1,44 @@
 """The page of a run: gathers what the other modules make and fills the template.
 
-All text goes through the template's escaping; the only strings that do not are the pictures, in base64.
+All text goes through the template's escaping; what does not are our own style and scripts, and pictures, volumes and
+the viewer's library in base64.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
+import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmtk.report.curves import HEIGHT, WIDTH, make_curves
 from mmtk.report.doubts import doubts
 from mmtk.report.draw import Sheet, extent
+from mmtk.report.findings import Findings, Live, findings_of
+from mmtk.report.layers import describe
 from mmtk.report.panels import FIXED_LESION, LESION, Bar, Panel, make_panels
 from mmtk.report.planes import Plane, tilt
+from mmtk.report.scene import make_scene
 from mmtk.report.tables import flat, number, sections, tiles
-from mmtk.report.views import Findings, look
+from mmtk.report.views import lesion_center, look
 from mmtk.report.words import FILES, STAGES
 
-__all__ = ["make_page"]
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = ["input_name", "make_page", "template"]
 
 #: The longest edge of a picture in pixels: about what a card shows, and as much again for sharp screens.
 LONGEST = 380
+
+#: The longest edge of the small picture for an index.
+THUMB = 140
 
 #: Settings that name the inputs and are told elsewhere.
 INPUTS = ("moving", "fixed", "mask", "fixed_mask", "labels", "fixed_labels")
@@ -66,44 +78,66 @@ class Card:
     shots: list[Shot]
 
 
-def make_page(result: Findings, record: Mapping[str, Any]) -> str:
+def make_page(result: Live | Findings, record: Mapping[str, Any]) -> str:
     """Return the page as HTML; see :func:`mmtk.report.write_report`."""
-    from jinja2 import Environment, FileSystemLoader
-
-    views = look(result)
-    templates = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = number
-    return environment.get_template("page.html").render(
-        title=f"{_name(record, 'moving')} → {_name(record, 'fixed')}",
-        moving=_name(record, "moving"),
-        fixed=_name(record, "fixed"),
+    found = findings_of(result)
+    views = look(found)
+    panels = make_panels(views)
+    cards, asked = _cards(panels), doubts(found)
+    scene = make_scene(found, lesion_center(found))
+    # How long the page itself takes is known only after it is made.
+    seconds = {stage: s for stage, s in record.get("seconds", {}).items() if stage != "report"}
+    return template("page.html").render(
+        title=f"{input_name(record, 'moving')} → {input_name(record, 'fixed')}",
+        moving=input_name(record, "moving"),
+        fixed=input_name(record, "fixed"),
         method=_method(record),
         record=record,
-        doubts=doubts(result),
-        tiles=tiles(result.metrics, record),
-        cards=_cards(make_panels(views)),
+        doubts=asked,
+        summary={"doubts": [asdict(doubt) for doubt in asked], "thumb": _thumb(cards)},
+        tiles=tiles(found.metrics, {**record, "seconds": seconds}),
+        scene=describe(found, panels, scene),
+        stores=[] if scene is None else list(scene.stores.values()),
+        stage_ratio=1.0 if scene is None else scene.ratio,
+        niivue="" if scene is None else _niivue(),
+        cards=cards,
         planes=[_where(view.plane) for view in views],
-        dim=result.prepared.fixed.dim,
+        dim=found.space.dim,
         located=bool(views[0].plane.letters),
-        tilt=tilt(result.prepared.fixed),
-        through="lesion" if _has_lesion(result) else "volume",
+        tilt=tilt(found.space),
+        through="lesion" if found.lesion is not None and bool((found.lesion > 0).any()) else "volume",
         legend={"lesion": LESION, "fixed_lesion": FIXED_LESION},
         has_lesion=views[0].lesion is not None,
         has_fixed_lesion=views[0].fixed_lesion is not None,
         curves=make_curves(record.get("levels", ())),
         curve_size=(WIDTH, HEIGHT),
-        sections=sections(result.metrics),
+        sections=sections(found.metrics),
         command=record.get("command") or _call(record),
         language="sh" if record.get("command") else "python",
         inputs=record.get("inputs", {}),
-        stages=[(k, STAGES.get(k, ""), v) for k, v in record.get("seconds", {}).items()],
+        stages=[(k, STAGES.get(k, ""), v) for k, v in seconds.items()],
         versions=record.get("versions", {}),
         affine=_matrix(record),
         settings=[(k, _short(v)) for k, v in flat(record.get("settings", {})) if k not in INPUTS],
-        files=_files(record, result.prepared.fixed.dim),
+        files=_files(record, found.space.dim),
         absent=record.get("absent", {}),
     )
+
+
+def template(name: str) -> Template:
+    """Return a template of this folder; whatever it is filled with is escaped."""
+    from jinja2 import Environment, FileSystemLoader
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = number
+    return environment.get_template(name)
+
+
+def _niivue() -> str:
+    """Return the viewer's library, gzipped, in base64."""
+    code = (Path(__file__).parent / "niivue" / "niivue.umd.js").read_bytes()
+    return base64.b64encode(gzip.compress(code, 6, mtime=0)).decode("ascii")
 
 
 def _cards(panels: Sequence[Panel]) -> list[Card]:
@@ -129,18 +163,26 @@ def _cards(panels: Sequence[Panel]) -> list[Card]:
     ]
 
 
+def _thumb(cards: Sequence[Card]) -> str:
+    """Return the first picture of the warped image, small, as PNG in base64."""
+    from PIL import Image
+
+    (shot,) = [card.shots[0] for card in cards if card.name == "warped"]
+    picture = Image.open(io.BytesIO(base64.b64decode(shot.data)))
+    picture.thumbnail((THUMB, THUMB))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
 def _where(plane: Plane) -> str:
     if plane.across is None:
         return plane.name
     return f"{plane.name} {'ijk'[plane.across[0]]} = {plane.across[1]}"
 
 
-def _has_lesion(result: Findings) -> bool:
-    mask = result.images.mask
-    return mask is not None and bool((mask > 0).any())
-
-
-def _name(record: Mapping[str, Any], role: str) -> str:
+def input_name(record: Mapping[str, Any], role: str) -> str:
+    """Return the file name of an input of a run."""
     path = record.get("inputs", {}).get(role, {}).get("path")
     return Path(path).name if path else f"{role} image"
 

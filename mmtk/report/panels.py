@@ -80,6 +80,7 @@ class Panel:
         caption: What it shows, in a sentence or two.
         pictures: One a view.
         bar: The color scale; None for gray images.
+        scale: The values of the two ends of its colors, gray ones too; None where colors mean no number.
         blink: Whether pointing at the picture shows the fixed image instead.
     """
 
@@ -89,43 +90,33 @@ class Panel:
     pictures: list[Picture]
     bar: Bar | None = None
     blink: bool = field(default=False)
+    scale: tuple[float, float] | None = None
 
 
 def make_panels(views: Sequence[View]) -> list[Panel]:
     """Return the panels of the page in their order; without appearance there are two fewer."""
-    window = _window([v.fixed for v in views])
-    source = _window([v.moving for v in views] + [v.warped for v in views])
-    panels = [
-        _scan("fixed", "Fixed", "The image that stays.", views, lambda v: v.fixed, window),
-        _scan(
-            "moving",
-            "Moving",
-            "The image that is carried, placed by the affine alone.",
-            views,
-            lambda v: v.moving,
-            source,
-        ),
-        _scan(
-            "warped",
-            "Warped" if _appears(views) else "Warped, shape only",
-            "Carried onto the fixed image" + (", shape and appearance." if _appears(views) else "."),
-            views,
-            lambda v: v.warped,
-            source,
-        ),
-    ]
-    if _appears(views):
+    source = _window([p for v in views for p in (v.moving, v.warped) if p is not None])
+    panels = []
+    if views[0].fixed is not None:
+        window = _window([_there(v.fixed) for v in views])
         panels.append(
-            _scan(
-                "deformed",
-                "Shape only",
-                "Deformed; every intensity is its own.",
-                views,
-                lambda v: v.deformed,
-                source,
-            )
+            _scan("fixed", "Fixed", "The image that stays.", views, lambda v: _there(v.fixed), window),
         )
+    if views[0].moving is not None:
+        caption = "The image that is carried, placed by the affine alone."
+        panels.append(_scan("moving", "Moving", caption, views, lambda v: _there(v.moving), source))
+    title = "Warped" if _appears(views) else "Warped, shape only"
+    caption = "Carried onto the fixed image" + (", shape and appearance." if _appears(views) else ".")
+    panels.append(_scan("warped", title, caption, views, lambda v: v.warped, source))
+    if _appears(views):
+        caption = "Deformed; every intensity is its own."
+        panels.append(_scan("deformed", "Shape only", caption, views, lambda v: v.deformed, source))
     return panels + _differences(views) + _maps(views, source)
+
+
+def _there(picture: np.ndarray | None) -> np.ndarray:
+    assert picture is not None
+    return picture
 
 
 def _appears(views: Sequence[View]) -> bool:
@@ -144,29 +135,32 @@ def _scan(
         Picture(v, _gray(of(v), window), _outlines(v, before=name == "moving", fixed=name == "fixed"))
         for v in views
     ]
-    return Panel(name, title, caption, pictures, blink=name != "fixed")
+    blink = name != "fixed" and views[0].fixed is not None
+    return Panel(name, title, caption, pictures, blink=blink, scale=window)
 
 
 def _differences(views: Sequence[View]) -> list[Panel]:
-    most = max(LEAST_DIFFERENCE, _most([v.before for v in views] + [v.after for v in views]))
+    if views[0].before is None:
+        return []
+    most = max(LEAST_DIFFERENCE, _most([_there(p) for v in views for p in (v.before, v.after)]))
     unit = "in normalized intensity; both panels share the scale"
     return [
-        _signed("before", "Fixed − moving", f"Before, {unit}.", views, lambda v: v.before, most),
-        _signed("after", "Fixed − warped", f"After, {unit}.", views, lambda v: v.after, most),
+        _signed("before", "Fixed − moving", f"Before, {unit}.", views, lambda v: _there(v.before), most),
+        _signed("after", "Fixed − warped", f"After, {unit}.", views, lambda v: _there(v.after), most),
     ]
 
 
 def _maps(views: Sequence[View], source: tuple[float, float]) -> list[Panel]:
     panels = []
     if _appears(views):
-        most = _most([_appearance(v) for v in views]) or 1.0
+        most = _most([_there(v.appearance) for v in views]) or 1.0
         panels.append(
             _signed(
                 "appearance",
                 "Appearance",
                 "Intensity added to the deformed image, in the moving image's unit.",
                 views,
-                _appearance,
+                lambda v: _there(v.appearance),
                 most,
                 under=source,
             )
@@ -186,11 +180,6 @@ def _maps(views: Sequence[View], source: tuple[float, float]) -> list[Panel]:
     return [*panels, _grid(views, source), _lengths(views)]
 
 
-def _appearance(view: View) -> np.ndarray:
-    assert view.appearance is not None
-    return view.appearance
-
-
 def _signed(
     name: str,
     title: str,
@@ -208,11 +197,11 @@ def _signed(
         if under is not None:
             colors = np.clip(colors + DIM * _gray(v.deformed, under), 0, 1)
         pictures.append(Picture(v, colors, _outlines(v, before=name == "before"), v.folds if marked else None))
-    return Panel(name, title, caption, pictures, Bar(f"−{most:.3g}", f"+{most:.3g}", SIGNED))
+    return Panel(name, title, caption, pictures, Bar(f"−{most:.3g}", f"+{most:.3g}", SIGNED), scale=(-most, most))
 
 
 def _grid(views: Sequence[View], source: tuple[float, float]) -> Panel:
-    extent = max(n * h for v in views for n, h in zip(v.fixed.shape, v.plane.spacing, strict=True))
+    extent = max(n * h for v in views for n, h in zip(v.warped.shape, v.plane.spacing, strict=True))
     step = min((s for s in STEPS if extent / s <= LINES_ACROSS), default=STEPS[-1])
     pictures = [
         Picture(v, DIM * _gray(v.deformed, source), _outlines(v), v.folds, lines=float(step)) for v in views

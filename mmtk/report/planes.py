@@ -23,7 +23,7 @@ import numpy as np
 from mmtk.io import Volume
 from mmtk.io.space import as_numpy
 
-__all__ = ["Plane", "planes_through", "tilt"]
+__all__ = ["Plane", "nearest_axes", "planes_through", "tilt"]
 
 #: Name of the plane, and the world directions that run down its picture and to its right.
 STANDARD = {"axial": ("P", "L"), "coronal": ("I", "L"), "sagittal": ("I", "P")}
@@ -96,7 +96,7 @@ class Plane:
 
 def planes_through(volume: Volume, center: Sequence[int]) -> list[Plane]:
     """Return the axial, coronal and sagittal plane through a voxel; of a 2-D image, the one that there is."""
-    nearest = _nearest_axes(volume.affine[:3, : volume.dim])
+    nearest = nearest_axes(volume.affine[:3, : volume.dim])
     if volume.dim == 2:
         return [replace(_plane("image", volume, nearest, *STANDARD["axial"], None), letters=())]
     planes = []
@@ -110,7 +110,7 @@ def planes_through(volume: Volume, center: Sequence[int]) -> list[Plane]:
 def tilt(volume: Volume) -> float:
     """Return the largest angle between an axis of the grid and the world axis nearest to it, in degrees."""
     axes = volume.affine[:3, : volume.dim]
-    nearest = _nearest_axes(axes)
+    nearest = nearest_axes(axes)
     cosines = [abs(axes[w, axis]) / np.linalg.norm(axes[:, axis]) for w, (axis, _) in nearest.items()]
     return float(np.degrees(np.arccos(min(1.0, *cosines))))
 
@@ -134,7 +134,7 @@ def _plane(
     return Plane(name, across, (axes[0], axes[1]), (flips[0], flips[1]), (h[axes[0]], h[axes[1]]), letters)
 
 
-def _nearest_axes(axes: np.ndarray) -> dict[int, tuple[int, int]]:
+def nearest_axes(axes: np.ndarray) -> dict[int, tuple[int, int]]:
     """Return, for each world axis, the array axis nearest to it and the sign; no array axis is given twice."""
     dim = axes.shape[1]
     unit = axes[:dim] / np.linalg.norm(axes, axis=0)

@@ -11,9 +11,7 @@ The planes are cut out first, and everything else is done to them alone: no volu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,12 +19,11 @@ import torch
 from mmtk.fields import sample
 from mmtk.intensity import Normalizer
 from mmtk.io import Volume
-from mmtk.outputs import Warped
-from mmtk.prepare import Prepared, affine_points, tensor
+from mmtk.prepare import affine_points, tensor
+from mmtk.report.findings import Findings, Live, findings_of
 from mmtk.report.planes import Plane, planes_through
-from mmtk.result import Registration
 
-__all__ = ["Findings", "View", "lesion_center", "look"]
+__all__ = ["View", "lesion_center", "look"]
 
 #: What differs from the background by more than this share of the picture's range is content.
 CONTENT = 0.02
@@ -35,34 +32,16 @@ CONTENT = 0.02
 LEAST_DETERMINANT = 1e-3
 
 
-class Findings(Protocol):
-    """The part of a result that the page shows; :class:`mmtk.registration.Result` has it."""
-
-    @property
-    def images(self) -> Warped: ...
-    @property
-    def registration(self) -> Registration: ...
-    @property
-    def prepared(self) -> Prepared: ...
-    @property
-    def metrics(self) -> Mapping[str, Any]: ...
-    @property
-    def seconds(self) -> Mapping[str, float]: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-    @property
-    def settings(self) -> Mapping[str, Any]: ...
-
-
 @dataclass(frozen=True, eq=False)
 class View:
     """One plane of everything; arrays are ``(rows, columns)``, float32.
 
     Attributes:
         plane: Where it lies and what of it is shown.
-        fixed, moving, warped, deformed: Intensities.
+        warped, deformed: Intensities.
+        fixed, moving: Likewise; None where the image is gone.
         appearance: Intensity change; None without.
-        before, after: Fixed minus moving and fixed minus warped, on the common scale.
+        before, after: Fixed minus moving and fixed minus warped, on the common scale; None without both images.
         growth: log2 of the determinant of the deformation.
         folds: Where the determinant is at or below 0.
         length: Length of the displacement, mm.
@@ -72,13 +51,13 @@ class View:
     """
 
     plane: Plane
-    fixed: np.ndarray
-    moving: np.ndarray
+    fixed: np.ndarray | None
+    moving: np.ndarray | None
     warped: np.ndarray
     deformed: np.ndarray
     appearance: np.ndarray | None
-    before: np.ndarray
-    after: np.ndarray
+    before: np.ndarray | None
+    after: np.ndarray | None
     growth: np.ndarray
     folds: np.ndarray
     length: np.ndarray
@@ -88,25 +67,25 @@ class View:
     fixed_lesion: np.ndarray | None
 
 
-def look(result: Findings, names: tuple[str, ...] = ()) -> list[View]:
+def look(result: Live | Findings, names: tuple[str, ...] = ()) -> list[View]:
     """Return the planes through the lesion's center, or through the volume's without a lesion.
 
     Args:
         result: What to look at.
         names: Only these planes; all by default. A 2-D image has one, whatever its name.
     """
-    fixed = result.prepared.fixed
-    planes = planes_through(fixed, lesion_center(result))
-    return [_view(result, p) for p in planes if not names or p.name in names or p.across is None]
+    found = findings_of(result)
+    planes = planes_through(found.space, lesion_center(found))
+    return [_view(found, p) for p in planes if not names or p.name in names or p.across is None]
 
 
-def lesion_center(result: Findings) -> tuple[int, ...]:
+def lesion_center(result: Live | Findings) -> tuple[int, ...]:
     """Return the voxel at the warped lesion's center of mass, or the middle voxel of the grid.
 
     Where that voxel is no lesion (two lesions, a crescent), each plane goes where most of the lesion is.
     """
-    shape = result.prepared.fixed.shape
-    mask = result.images.mask
+    found = findings_of(result)
+    shape, mask = found.space.shape, found.lesion
     if mask is None or not bool((mask > 0).any()):
         return tuple(n // 2 for n in shape)
     areas = [mask.sum(dim=[a for a in range(len(shape)) if a != axis]).double() for axis in range(len(shape))]
@@ -115,41 +94,44 @@ def lesion_center(result: Findings) -> tuple[int, ...]:
     return center if float(mask[center]) > 0.5 else tuple(int(a.argmax()) for a in areas)
 
 
-def _view(result: Findings, plane: Plane) -> View:
-    images, prepared, found = result.images, result.prepared, result.registration
-    moving = _placed(prepared.moving, prepared, plane)
-    plane = plane.around(_content(plane.take(prepared.fixed.data)) | _content(moving))
-    moving = moving[plane.box]
-    fixed, warped = plane.take(prepared.fixed.data), plane.take(images.warped)
-    target = _scaled(prepared.fixed_scale, fixed)
-    placed = abs(float(np.linalg.det(prepared.alignment.matrix[:3, :3])))
-    determinant = plane.take(images.jacobian) / placed
-    displacement = plane.take(found.displacement[0])
-    spacing = np.array(prepared.fixed.spacing, dtype=np.float32).reshape(-1, 1, 1)
+def _view(found: Findings, plane: Plane) -> View:
+    moving = None if found.moving is None else _placed(found.moving, found, plane)
+    fixed = None if found.fixed is None else plane.take(found.fixed.data)
+    shown = [picture for picture in (fixed, moving) if picture is not None] or [plane.take(found.warped)]
+    plane = plane.around(np.logical_or.reduce([_content(picture) for picture in shown]))
+    moving, fixed = (None if picture is None else picture[plane.box] for picture in (moving, fixed))
+    warped = plane.take(found.warped)
+    before = after = None
+    if fixed is not None and moving is not None and found.fixed_scale and found.moving_scale:
+        target = _scaled(found.fixed_scale, fixed)
+        before = target - _scaled(found.moving_scale, moving)
+        after = target - _scaled(found.moving_scale, warped)
+    determinant = plane.take(found.jacobian) / found.scaling
+    displacement = plane.take(found.displacement)
+    spacing = np.array(found.space.spacing, dtype=np.float32).reshape(-1, 1, 1)
     return View(
         plane=plane,
         fixed=fixed,
         moving=moving,
         warped=warped,
-        deformed=plane.take(images.deformed),
-        appearance=None if images.appearance is None else plane.take(images.appearance),
-        before=target - _scaled(prepared.moving_scale, moving),
-        after=target - _scaled(prepared.moving_scale, warped),
+        deformed=plane.take(found.deformed),
+        appearance=None if found.appearance is None else plane.take(found.appearance),
+        before=before,
+        after=after,
         growth=np.log2(np.maximum(determinant, LEAST_DETERMINANT)),
         folds=determinant <= 0,
         length=np.linalg.norm(displacement * spacing, axis=0),
         places=_places(plane, displacement),
-        lesion_before=None if prepared.mask is None else _placed(prepared.mask, prepared, plane)[plane.box],
-        lesion=None if images.mask is None else plane.take(images.mask),
-        fixed_lesion=None if prepared.fixed_mask is None else plane.take(prepared.fixed_mask.data),
+        lesion_before=None if found.mask is None else _placed(found.mask, found, plane)[plane.box],
+        lesion=None if found.lesion is None else plane.take(found.lesion),
+        fixed_lesion=None if found.fixed_mask is None else plane.take(found.fixed_mask.data),
     )
 
 
-def _placed(volume: Volume, prepared: Prepared, plane: Plane) -> np.ndarray:
+def _placed(volume: Volume, found: Findings, plane: Plane) -> np.ndarray:
     """Return an image of the moving side through the affine alone, on the whole plane."""
-    points = affine_points(torch.from_numpy(plane.points(prepared.fixed.shape)), prepared.voxel_map)
-    is_mask = volume is prepared.mask
-    seen = sample(tensor(volume), points, padding="zeros" if is_mask else "border")[0, 0]
+    points = affine_points(torch.from_numpy(plane.points(found.space.shape)), found.voxel_map)
+    seen = sample(tensor(volume), points, padding="zeros" if volume is found.mask else "border")[0, 0]
     return plane.slab().take(seen)
 
 
