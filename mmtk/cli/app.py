@@ -12,7 +12,6 @@ import typer
 from mmtk import __version__
 from mmtk.cli.apply import apply
 from mmtk.cli.convert import convert
-from mmtk.cli.convert import convert
 from mmtk.cli.extra import extra
 from mmtk.cli.listing import plugins
 from mmtk.cli.report import report
@@ -58,6 +57,5 @@ app.command()(report)
 app.command()(plugins)
 app.command()(show)
 app.command(context_settings=_FREE)(sample)
-app.command(context_settings=_FREE)(convert)
 app.command(context_settings=_FREE)(convert)
 app.command(name="x", context_settings={**_FREE, "help_option_names": []})(extra)
