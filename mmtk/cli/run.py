@@ -33,6 +33,9 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, show what would run, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    bids: Annotated[
+        bool, typer.Option("--bids", help="Give the results BIDS names as well, in OUT/bids.")
+    ] = False,
 ) -> None:
     """Carry the moving image onto the fixed one.
 
@@ -57,16 +60,19 @@ def run(
         if dry_run:
             typer.echo(plan.as_json() if as_json else plan.as_yaml())
         else:
-            _carry_out(plan, device, seed, overwrite, as_json)
+            _carry_out(plan, device, seed, overwrite, as_json, bids)
 
 
-def _carry_out(plan: Plan, device: str, seed: int, overwrite: bool, as_json: bool) -> None:
+def _carry_out(plan: Plan, device: str, seed: int, overwrite: bool, as_json: bool, bids: bool) -> None:
     from mmtk.cli.progress import progress_bar
+    from mmtk.io.bids import names_for, write_bids_beside
     from mmtk.registration import run as carry_out
 
     if plan.sample:
         typer.echo(f"No images were given: running on the sample '{plan.sample}'.", err=True)
     config = plan.ready(seed)
+    if bids:
+        names_for(config.moving, config.fixed)  # says what is wrong with them before anything is computed
     with progress_bar() as progress:
         result = carry_out(
             config,
@@ -77,6 +83,8 @@ def _carry_out(plan: Plan, device: str, seed: int, overwrite: bool, as_json: boo
             progress=progress,
             command=shlex.join(["mmtk", *sys.argv[1:]]),
         )
+    if bids:
+        write_bids_beside(plan.out)
     typer.echo(_as_json(result, plan.out) if as_json else _summary(result, plan.out))
     raise typer.Exit(0 if result.outcome.ok else 1)
 

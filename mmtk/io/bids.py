@@ -25,7 +25,7 @@ from mmtk.errors import InputError
 from mmtk.io.files import replacing, write_json, write_text
 from mmtk.io.formats.runs import RunFolder, free_to_write
 
-__all__ = ["BidsNames", "names_for", "write_bids"]
+__all__ = ["BidsNames", "names_for", "write_bids", "write_bids_beside"]
 
 VERSION = "1.10.0"
 SUFFIXES = {
@@ -209,6 +209,23 @@ def write_bids(
             write_json(sidecar, _sidecar(says, images, target))
             written.append(sidecar)
     return written
+
+
+def write_bids_beside(folder: Path) -> Path:
+    """Give the results of a run BIDS names as well, in ``bids`` within its folder, and return that.
+
+    They are the same files under a second name, where the file system can do that. What an earlier run left there
+    goes.
+
+    Raises:
+        InputError: See :func:`write_bids`.
+    """
+    out = folder / "bids"
+    _check_owner(out / "dataset_description.json")
+    if (out / "dataset_description.json").exists():
+        shutil.rmtree(out)
+    write_bids(RunFolder.open(folder), out, overwrite=True, link=True)
+    return out
 
 
 def _told_path(run: RunFolder, name: str) -> Path:
