@@ -49,6 +49,7 @@ _FINE = {"sigma": [24.0, 8.0, 4.0], "sigma_weights": [1.0, 0.1, 0.02], "stride":
 #: What ``subject=same`` stands for, in full, so that a change of defaults does not change what was measured.
 _SAME = {
     "kernel": "gaussian", "sigma": [24.0, 12.0], "sigma_weights": [1.0, 0.1], "stride": 6.0, "lambda": 5e-5,
+    "mu": 0.03, "detail": 7.0,
 }  # fmt: skip
 _MIDDLE = {"sigma": [24.0, 8.0], "sigma_weights": [1.0, 0.1]}
 _PUBLISHED = {
@@ -58,7 +59,7 @@ _PUBLISHED = {
 #: Pixels of a letter are millimeters: everything is finer than in a head.
 _LETTER = {
     "levels": [4.0, 2.0, 1.0], "iterations": [20, 20, 20], "similarity": "ssd", "normalize": "none",
-    "sigma": [6.0], "sigma_weights": [1.0], "stride": 3.0, "lambda": 1e-4,
+    "sigma": [6.0], "sigma_weights": [1.0], "stride": 3.0, "lambda": 1e-4, "mu": 0.1,
 }  # fmt: skip
 _FULL_NCC = {"metric": "NCC 2", "iterations": "100x60x30"}
 _FULL_SSD = {"metric": "SSD", "iterations": "100x60x30"}

@@ -79,7 +79,7 @@ def test_values_from_python_need_no_text():
         ("lambda=0", "lambda=0: must be > 0"),
         ("squarings=13", "squarings=13: must be <= 12"),
         ("mu=high", "mu=high: 'high' is not a number"),
-        ("mu=none", "mu=none: 'none' is not a number"),
+        ("order=none", "order=none: 'none' is not a number"),
         ("mu=inf", "mu=inf: must be a finite number"),
         ("steps=2.5", "steps=2.5: '2.5' is not a whole number"),
         ("checkpoint=maybe", "checkpoint=maybe: 'maybe' is neither on nor off"),

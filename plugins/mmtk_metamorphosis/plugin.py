@@ -115,8 +115,17 @@ class MetamorphosisConfig(_ShapeConfig):
         default="unknown",
         description="what the lesion did to its neighbors; grew: a tumor that pushed, collapsed: a cavity",
     )
-    mu: float = Field(
-        default=0.1, ge=0, description="weight of the intensity change; 0: motion only, the larger the freer"
+    mu: float | None = Field(
+        default=None,
+        ge=0,
+        description="weight of the intensity change; 0: motion only, the larger the freer; none: as `subject` says, "
+        "0.1 if coupled",
+    )
+    detail: float | None = Field(
+        default=None,
+        ge=0,
+        description="width in mm of a finer kernel around the lesion; 0: the one kernel everywhere; "
+        "none: as `subject` says",
     )
 
 
@@ -131,7 +140,7 @@ class LDDMMConfig(_ShapeConfig):
     )
 
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "momentum": "split", "lesion": "unknown", "mu": 0.0}
+        return {**super().settings(), "momentum": "split", "lesion": "unknown", "mu": 0.0, "detail": 0.0}
 
 
 @hookimpl

@@ -29,6 +29,7 @@ from mmtk.method import Pair, Progress
 from mmtk.optimize import Level, LevelSampler, level_axes, minimize, smooth_and_sample
 from mmtk.regularizers import Deformation
 from mmtk.result import LevelReport, Registration
+from mmtk_metamorphosis.detail import Detail
 from mmtk_metamorphosis.lesion import lesion_price
 from mmtk_metamorphosis.settings import Settings
 from mmtk_metamorphosis.white import WhiteFlow
@@ -147,6 +148,8 @@ def register_white(pair: Pair, settings: Settings, progress: Progress) -> Regist
     flow = WhiteFlow(
         settings.kernel, pair.grid, settings.node_spacing(pair.grid), settings.velocities, settings.squarings, box
     )
+    if pair.mask is not None and settings.detail > 0:
+        flow.detail = Detail.around(pair.mask, flow.lattice, settings.kernel, settings.detail)
     unknowns = torch.zeros(flow.shape).to(pair.fixed).flatten()
     reports = []
     for number, (size, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):
@@ -199,7 +202,7 @@ def _finish(
         displacement=displacement,
         inverse=inverse,
         appearance=appearance,
-        shape={"white": white},
+        shape={"white": white, **({} if flow.detail is None else {"window": flow.detail.window})},
         levels=reports,
         notes=tuple(notes),
     )

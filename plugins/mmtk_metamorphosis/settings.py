@@ -38,6 +38,7 @@ class Settings:
     learning_rate: float | None = None
     tolerance: float = 0.0
     checkpoint: bool = True
+    detail: float = 0.0
 
     def node_spacing(self, grid: Grid) -> float:
         """Return the distance of the control nodes in mm.

