@@ -20,9 +20,10 @@ from mmtk.config import nearest
 from mmtk.errors import ConfigError, MmtkError
 from mmtk.io import Header, probe_image
 from mmtk.io.points import POINT_SUFFIXES, Points, points_suffix, read_points, write_points
+from mmtk.transforms.displaced import voxels_of, within
 from mmtk.transforms.interpolate import INTERPOLATIONS
 from mmtk.transforms.layers import Layers, read_layers
-from mmtk.transforms.load import load_transform, spaces_of
+from mmtk.transforms.load import Spaces, load_transform, spaces_of
 from mmtk.transforms.resampling import REORIENTATIONS, check_options, resample
 from mmtk.transforms.transform import Transform
 
@@ -104,14 +105,30 @@ def carry_points(points: Points, transform: Transform, *, to: str | None = None)
     """
     end = transform.other(points.space) if to is None else to
     carried = points.moved(transform.mapping(points.space, end).points(points.places), end)
-    gone = np.isnan(carried.places).any(axis=1) & ~np.isnan(points.places).any(axis=1)
-    if not gone.any():
-        return carried, ()
-    rows = ", ".join(str(n + 1) for n in np.flatnonzero(gone)[:8]) + (", ..." if gone.sum() > 8 else "")
-    return carried, (
-        f"{int(gone.sum())} of {len(points)} points have no counterpart in '{end}', since the field folds there or "
-        f"ends; they are written as nan (number {rows}).",
+    notes = []
+    known = ~np.isnan(points.places).any(axis=1)
+    gone = np.isnan(carried.places).any(axis=1) & known
+    if gone.any():
+        notes.append(
+            f"{int(gone.sum())} of {len(points)} points have no counterpart in '{end}', since the field folds there "
+            f"or ends; they are written as nan (number {_rows(gone)})."
+        )
+    grid = transform.grids.get(points.space)
+    away = (
+        np.zeros_like(known)
+        if grid is None
+        else known & ~within(voxels_of(points.places, grid.affine), grid.shape)
     )
+    if away.any():
+        notes.append(
+            f"{int(away.sum())} of {len(points)} points lie outside the image '{points.space}' (number "
+            f"{_rows(away)}), where a field is 0; is their space right, and RAS not LPS?"
+        )
+    return carried, tuple(notes)
+
+
+def _rows(chosen: np.ndarray) -> str:
+    return ", ".join(str(n + 1) for n in np.flatnonzero(chosen)[:8]) + (", ..." if chosen.sum() > 8 else "")
 
 
 @dataclass
@@ -122,6 +139,7 @@ class _Request:
     points: Points | None = None
     reference: Header | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    found: list[Spaces | None] = field(default_factory=list)
 
     @property
     def kind(self) -> str:
@@ -141,8 +159,7 @@ class _Request:
         self._check_out(overwrite)
         self._read_options()
         self._open()
-        if not self.problems:
-            self._check_spaces()
+        self._check_spaces()
         if self.layers is not None and self.reference is not None:
             self.problems += check_options(self.layers, self.reference, None, **self.options)
         if self.problems:
@@ -219,8 +236,7 @@ class _Request:
                 self.options[key] = default if key == "interpolation" else "none"
 
     def _open(self) -> None:
-        for place in self.places:
-            self._try(spaces_of, place)
+        self.found = [self._try(spaces_of, place) for place in self.places]
         if "points" in self.said:
             self.points = self._try(read_points, self.said["points"], space=self.said.get("space"))
         for key in ("image", "labels"):
@@ -229,7 +245,7 @@ class _Request:
         for key in ("fixed", "moving"):
             if key in self.said:
                 self.said[key] = self._try(probe_image, self.said[key], name=key)
-        if "reference" not in self.said and "points" not in self.said and self.places and not self._in_runs():
+        if not ({"reference", "points"} & self.said.keys() or self._in_runs()) and any(self.found):
             self.problems.append("reference: missing; give reference=FILE, an image on the grid to carry onto")
         if "reference" in self.said:
             opened = self._try(read_layers, self.said["reference"], name="reference")
@@ -251,9 +267,9 @@ class _Request:
 
     def _check_spaces(self) -> None:
         """Refuse names that are none of the transform's, as far as its name and folder tell them."""
-        if len(self.places) != 1:
+        if len(self.found) != 1 or self.found[0] is None:
             return
-        ends = spaces_of(self.places[0])[:2]
+        ends = self.found[0][:2]
         for key in ("from", "to"):
             if self.said.get(key, ends[0]) not in ends:
                 self.problems.append(

@@ -30,7 +30,7 @@ MOST_STEPS = 40
 SHORTEST = 1e-3
 #: The lattice from which lost points start anew has at most this many nodes.
 MOST_SEEDS = 1 << 20
-SEEDS_TRIED = 4
+SEEDS_TRIED = 8
 
 
 def voxels_of(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -71,6 +71,8 @@ def undisplaced(field: FieldStep, points: np.ndarray, start: FieldStep | None = 
     found, miss = _newton(field, points, begin)
     for seed in _seeds(field, points, miss):
         lost = np.flatnonzero(~(miss <= TOLERANCE))
+        if not len(lost):
+            break
         again, gap = _newton(field, points[lost], seed[lost])
         better = gap < miss[lost]
         found[lost[better]], miss[lost[better]] = again[better], gap[better]
