@@ -47,7 +47,7 @@ def make_curves(levels: Sequence[Mapping[str, Any]]) -> list[Curve]:
 
 
 def _curve(level: Mapping[str, Any], index: int, count: int) -> Curve:
-    energies = [float(e) for e in level.get("energies", ()) if math.isfinite(e)]
+    energies = [float(e) for e in level.get("energies", ()) if e is not None and math.isfinite(e)]
     size, seconds = level.get("size_mm"), level.get("seconds")
     title = f"level {index} of {count}" + ("" if size is None else f" · {number(size)} mm")
     parts = [f"{level['evaluations']} evaluations"] if "evaluations" in level else []

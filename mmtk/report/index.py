@@ -52,7 +52,7 @@ class Entry:
     name: str
     link: str
     thumb: str
-    pair: tuple[str, str]
+    pair: tuple[str, ...]
     doubts: tuple[Doubt, ...]
     cells: tuple[Cell, ...]
 
@@ -103,7 +103,9 @@ def _entry(folder: Path, where: Path) -> Entry:
         name=name,
         link=os.path.relpath(folder / "report.html", where).replace(os.sep, "/"),
         thumb=summary["thumb"],
-        pair=(input_name(record, "moving"), input_name(record, "fixed")),
+        pair=tuple(
+            input_name(record, role).removesuffix(".gz").removesuffix(".nii") for role in ("moving", "fixed")
+        ),
         doubts=tuple(Doubt(d["text"], d["rank"]) for d in summary["doubts"]),
         cells=_cells(metrics, record),
     )
@@ -131,7 +133,7 @@ def _read_summary(page: Path) -> dict[str, Any] | None:
 
 def _cells(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[Cell, ...]:
     before, after = (told(metrics, "similarity", "squared_error_outside" + end) for end in ("_before", ""))
-    folds = told(metrics, "deformation", "folds")
+    folds, kept = told(metrics, "deformation", "folds"), told(metrics, "lesion", "volume_kept")
     seconds = [s for s in record.get("seconds", {}).values() if isinstance(s, int | float)]
     change = None if not before or after is None else 100 * (after / before - 1)
     return (
@@ -140,7 +142,7 @@ def _cells(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[Cell,
         _cell(folds, "{:.0f}", bad=bool(folds)),
         _cell(told(metrics, "deformation", "jacobian_min")),
         _cell(told(metrics, "deformation", "displacement_max_mm"), "{:.1f}"),
-        _cell(told(metrics, "lesion", "volume_kept"), "{:.0%}"),
+        _cell(None if kept is None else 100 * kept, "{:.0f} %"),
         _cell(sum(seconds) if seconds else None, "{:.1f}"),
     )
 

@@ -1,5 +1,7 @@
-"""A result as a registration gives it, from small images made here: nothing is registered."""
+"""Results and folders as registrations give and leave them, from small images made here: nothing is registered."""
 
+import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,10 +9,12 @@ import pytest
 import torch
 
 from mmtk.fields import Grid, jacobian_determinant
-from mmtk.io import Storage, Volume
+from mmtk.intensity import pair_normalizers
+from mmtk.io import Storage, Volume, read_image, read_mask, write_image
 from mmtk.method import Pair
 from mmtk.outputs import Warped
 from mmtk.prepare import Prepared
+from mmtk.registration import Result, save
 from mmtk.result import LevelReport, Outcome, Registration
 
 
@@ -109,6 +113,31 @@ def build(
 @pytest.fixture
 def make():
     return build
+
+
+def leave(folder, **kind):
+    """Leave the folder of a run, and beside it the images that it read; return the result and its record."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = build(**kind)
+    images = {}
+    for role in ("moving", "fixed", "mask", "fixed_mask"):
+        volume = getattr(made.prepared, role)
+        if volume is not None:
+            write_image(folder / f"{role}.nii.gz", volume.data, volume)
+            read = read_image if "mask" not in role else read_mask
+            like = {"mask": "moving", "fixed_mask": "fixed"}.get(role)
+            images[role] = read(folder / f"{role}.nii.gz", name=role, **({"like": images[like]} if like else {}))
+    masks = [images[role].data if role in images else None for role in ("mask", "fixed_mask")]
+    moving_scale, fixed_scale = pair_normalizers(images["moving"].data, images["fixed"].data, *masks)
+    made.prepared = replace(made.prepared, **images, moving_scale=moving_scale, fixed_scale=fixed_scale)
+    result = Result(**vars(made))
+    save(result, folder / "run", command="mmtk run moving=moving.nii.gz")
+    return result, json.loads((folder / "run" / "run.json").read_text())
+
+
+@pytest.fixture
+def left():
+    return leave
 
 
 @pytest.fixture
