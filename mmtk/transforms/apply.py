@@ -19,7 +19,7 @@ import numpy as np
 from mmtk.config import nearest
 from mmtk.errors import ConfigError, MmtkError
 from mmtk.io import Header, probe_image
-from mmtk.io.points import POINT_SUFFIXES, Points, points_suffix, read_points, write_points
+from mmtk.io.points import POINT_SUFFIXES, Points, read_points, write_points
 from mmtk.transforms.displaced import voxels_of, within
 from mmtk.transforms.interpolate import INTERPOLATIONS
 from mmtk.transforms.layers import Layers, read_layers
@@ -193,9 +193,10 @@ class _Request:
             return
         out = Path(str(self.said["out"])).expanduser()
         self.said["out"] = out
-        right = points_suffix(out) if self.kind == "points" else str(out).lower().endswith(IMAGE_SUFFIXES)
-        if not right:
-            suffixes = POINT_SUFFIXES if self.kind == "points" else IMAGE_SUFFIXES
+        given = {key for key in CARRIED if key in self.said} or set(CARRIED)
+        images, tables = bool(given - {"points"}), "points" in given
+        suffixes = (*(IMAGE_SUFFIXES if images else ()), *(POINT_SUFFIXES if tables else ()))
+        if not str(out).lower().endswith(suffixes):
             self.problems.append(f"out={out}: must end in {' or '.join(suffixes)}")
         elif out.is_dir():
             self.problems.append(f"out={out}: is a folder; name a file in it")
