@@ -88,8 +88,10 @@ def stored_transforms(file: Path, name: str) -> list[StoredTransform]:
     Raises:
         InputError: If the file is no ITK transform.
     """
-    suffix = file.suffix.lower()
-    reader = {".h5": _from_hdf5, ".hdf5": _from_hdf5, ".mat": _from_matlab}.get(suffix, _from_text)
+    reader = {".h5": _from_hdf5, ".hdf5": _from_hdf5, ".mat": _from_matlab}.get(file.suffix.lower(), _from_text)
+    with open(file, "rb") as content:
+        if content.read(4) == b"\x89HDF":  # whatever its name
+            reader = _from_hdf5
     try:
         found = reader(file)
     except Exception as error:  # a damaged file may fail anywhere in h5py, scipy or the parsing

@@ -2,8 +2,9 @@
 
 AFNI has one trap: of an image whose axes are oblique it uses, unasked, a *cardinal* grid, turned to the nearest axes
 about its first voxel. For matrices that turn is undone here as nitransforms does it, which was checked against AFNI by
-its authors; so both images must be known. What AFNI does with a *field* on an oblique grid nobody has checked, and such
-fields are refused.
+its authors; so both images must be known. Where two axes of a grid are nearest to one direction, nitransforms makes a
+singular grid of it, and the matrix is refused here. What AFNI does with a *field* on an oblique grid nobody has checked,
+and such fields are refused.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def read_1d(request: Request) -> Steps:
     matrix[:3] = np.array([value for row in rows for value in row]).reshape(3, 4)
     if not np.isfinite(matrix).all() or not abs(np.linalg.det(matrix)) > 1e-12:
         request.refuse("the matrix is singular or not finite; write the transform again")
-    if oblique(fixed.affine) or oblique(moving.affine):
+    if _turned(request, fixed, moving):
         # The text that nitransforms writes has six digits, so its numbers are passed by hand.
         linear = nitransforms(request, "io.afni").AFNILinearTransform()
         linear.structarr["parameters"] = matrix
@@ -68,7 +69,7 @@ def write_1d(request: Request, steps: Steps) -> None:
     """Write a matrix for ``3dAllineate -base FIXED -source MOVING -1Dmatrix_apply FILE``."""
     fixed, moving = _images(request)
     matrix = only_matrix(request, steps)
-    if oblique(fixed.affine) or oblique(moving.affine):
+    if _turned(request, fixed, moving):
         found = nitransforms(request, "io.afni").AFNILinearTransform.from_ras(
             matrix, moving=_image(moving), reference=_image(fixed)
         )
@@ -77,6 +78,19 @@ def write_1d(request: Request, steps: Steps) -> None:
         numbers = LPS @ matrix @ LPS
     row = " ".join(f"{value:.17g}" for value in numbers[:3].ravel())
     write_text(request.path, f"# 3dAllineate matrices (DICOM-to-DICOM, row-by-row):\n{row}\n")
+
+
+def _turned(request: Request, fixed: Grid, moving: Grid) -> bool:
+    """Tell whether AFNI turns one of the grids; refuse those of which it is not clear to which axes."""
+    for grid in (fixed, moving):
+        nearest = np.abs(grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)).argmax(axis=0)
+        if len(set(nearest.tolist())) < 3:
+            request.refuse(
+                f"the {grid.name} grid is so oblique that two of its axes are nearest to the same direction, and what "
+                f"AFNI takes for its upright grid is not known for certain; deoblique the image first by "
+                f"`3dWarp -deoblique`, or use another format"
+            )
+    return oblique(fixed.affine) or oblique(moving.affine)
 
 
 def _image(grid: Grid) -> Any:

@@ -64,7 +64,7 @@ def _half(stored: np.ndarray, fixed: Grid) -> bool:
 def _from_npz(request: Request) -> np.ndarray:
     file = existing_file(request.path, "transform")
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as content:
             arrays = [content[name] for name in content.files]
     except Exception as error:  # zipfile, zlib and NumPy each have their own way of saying that a file is damaged
         request.refuse(f"it cannot be read as .npz ({error}); write it again")
