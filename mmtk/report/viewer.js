@@ -197,7 +197,7 @@ async function volumeStage() {
     canvas.addEventListener("webglcontextlost", () => fallBack("the graphics card gave up"));
     const viewer = new Niivue({
       logLevel: "error", loadingText: "", backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.85, 0.5, 0.6],
-      crosshairWidth: 0.4, fontColor: [0.72, 0.76, 0.82, 1], fontMinPx: 11, fontSizeScaling: 0.3,
+      crosshairWidth: 0.4, crosshairWidthUnit: "percent", fontColor: [0.72, 0.76, 0.82, 1], fontMinPx: 11, fontSizeScaling: 0.3,
       multiplanarLayout: 3, multiplanarShowRender: 0, multiplanarPadPixels: 4, tileMargin: 0, sliceType: 3,
       isRadiologicalConvention: true, sagittalNoseLeft: true, isOrientationTextVisible: scene.located,
       showAllOrientationMarkers: scene.located, dragAndDropEnabled: false, dragMode: 3, clipPlaneHotKey: "", cycleClipPlaneHotKey: "",
@@ -246,6 +246,12 @@ async function volumeStage() {
       return item;
     }));
   }
+  // With its drag mode NiiVue changes what the wheel does, too: here the wheel goes through the slices, zooms with Ctrl, and
+  // the right button pans.
+  const [SLICES, PAN] = [0, 3];
+  stage.addEventListener("wheel", (e) => { viewers.upper.opts.dragMode = e.ctrlKey ? PAN : SLICES; }, { capture: true });
+  stage.addEventListener("pointerdown", () => { viewers.upper.opts.dragMode = PAN; }, { capture: true });
+
   // Every change of the upper image comes through here: the lower one and the lines follow it.
   const draw = viewers.upper.drawScene.bind(viewers.upper);
   viewers.upper.drawScene = () => {
@@ -262,6 +268,7 @@ async function volumeStage() {
   return {
     show,
     lines: () => lines.draw(),
+    reset: () => { viewers.upper.scene.pan2Dxyzmm = [0, 0, 0, 1]; viewers.upper.drawScene(); },
     blend: (share) => { viewers.upper.canvas.style.opacity = share; lines.draw(); },
   };
 }
@@ -290,6 +297,7 @@ async function pictureStage() {
       sides[side].replaceChildren(...copies);
     },
     lines() {},
+    reset() {},
     blend: (share) => { sides.upper.style.opacity = share; },
   };
 }
@@ -369,6 +377,7 @@ const keys = {
   x: swap,
   o: () => toggle("outlines"),
   g: () => toggle("grid"),
+  r: () => stage.reset(),
   ArrowLeft: () => { flicker(false); blend(state.share - 0.1); },
   ArrowRight: () => { flicker(false); blend(state.share + 0.1); },
 };
