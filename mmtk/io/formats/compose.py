@@ -6,8 +6,8 @@ moving image's world into that one's, each of them stores
 
     d(x) = G T(x) - F x                             for a voxel center x of the fixed grid and the transform T
 
-and ``d`` is read back, exactly and beyond the grid too, as two steps: ``x + F'^-1 d(x)``, with ``F'`` the linear part
-of ``F``, and then the matrix ``G^-1 F``. This is the one place where that is written down.
+and ``d`` is read back as the displacement ``G^-1 (F x + d(x)) - x`` in the world. This is the one place where that is
+written down.
 """
 
 from __future__ import annotations
@@ -136,19 +136,25 @@ def _lies_on(step: AffineStep | FieldStep, shape: Sequence[int], affine: np.ndar
 def as_steps(
     vectors: np.ndarray, affine: np.ndarray, target: np.ndarray | None = None, source: np.ndarray | None = None
 ) -> Steps:
-    """Return the steps that a stored displacement stands for: the inverse of :func:`displacement_on`.
+    """Return the one step that a stored displacement stands for: the inverse of :func:`displacement_on`.
+
+    It is exact at the voxel centers and linear between them; beyond the grid, of which the file says nothing, points
+    stay where they are, as in ITK.
 
     Args:
         vectors: ``(dim, *space)``, in the unit of the frames.
         affine, target, source: As there.
     """
-    dim = len(vectors)
+    dim, shape = len(vectors), vectors.shape[1:]
     g, f = (np.eye(4) if frame is None else frame for frame in (target, source))
-    back = np.linalg.inv(f[:dim, :dim])
-    world = np.tensordot(back, np.asarray(vectors, dtype=np.float64), axes=1).astype(np.float32)
-    field = FieldStep(world, np.array(affine, dtype=np.float64))
-    after = np.linalg.solve(g, f)
-    return (field,) if np.allclose(after, np.eye(4), rtol=0, atol=1e-12) else (field, AffineStep(after))
+    back = np.linalg.inv(g)
+    # In float64: far from the origin, and between voxels of unlike sizes, the terms are large and their sum is not.
+    world = np.tensordot(back[:dim, :dim], np.asarray(vectors, dtype=np.float64), axes=1)
+    slope = (back @ f - np.eye(4)) @ affine
+    axes = np.ix_(*(np.arange(n, dtype=np.float64) for n in shape))
+    for a in range(dim):
+        world[a] += sum((slope[a, b] * axes[b] for b in range(dim)), np.float64(slope[a, 3]))
+    return (FieldStep(world.astype(np.float32), np.array(affine, dtype=np.float64)),)
 
 
 def right_angled(request: Request, grid: Grid | np.ndarray, name: str) -> None:
