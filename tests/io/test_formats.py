@@ -520,14 +520,15 @@ def test_learn2reg_samples_the_moving_array_where_we_say(pair, tmp_path):
 
 
 def test_a_displacement_of_the_old_rules_is_read_at_full_size_and_refused_at_half(easy, tmp_path):
-    path = write_steps(tmp_path / "disp_0001_0002.npz", easy.field, fixed=easy.fixed)
+    same = {"fixed": easy.fixed, "moving": easy.fixed}
+    path = write_steps(tmp_path / "disp_0001_0002.npz", easy.field, **same)
     first = np.moveaxis(np.load(path)["arr_0"], -1, 0)
     np.savez(tmp_path / "old.npz", first)
-    (found,) = read_steps(tmp_path / "old.npz", fixed=easy.fixed)
+    (found,) = read_steps(tmp_path / "old.npz", **same)
     np.testing.assert_allclose(found.vectors, easy.field[0].vectors, atol=1e-5)
     np.savez(tmp_path / "half.npz", np.zeros((3, 4, 3, 3), np.float16))
     with pytest.raises(InputError, match="half the resolution, as the rules of 2021 had it"):
-        read_steps(tmp_path / "half.npz", fixed=easy.fixed)
+        read_steps(tmp_path / "half.npz", **same)
 
 
 # --- what a file is, and what it cannot be

@@ -75,7 +75,7 @@ FORMATS: dict[str, Format] = {
         Format("afni-field", "field of AFNI's 3dQwarp", _NIFTI, "field", _BOTH, afni.read_qwarp, afni.write_qwarp),
         Format("x5", "X5, the draft of BIDS: nitransforms", (".x5",), "chain", read=x5.read_x5, write=x5.write_x5),
         Format("learn2reg", "Learn2Reg displacement disp_FFFF_MMMM, in voxels", (".nii.gz", ".nii", ".npz"), "field",
-               ("fixed",), learn2reg.read_learn2reg, learn2reg.write_learn2reg),
+               _BOTH, learn2reg.read_learn2reg, learn2reg.write_learn2reg),
     )
 }  # fmt: skip
 

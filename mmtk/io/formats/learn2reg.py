@@ -31,14 +31,14 @@ def named_for_learn2reg(path: Path) -> bool:
 
 
 def _images(request: Request) -> tuple[Grid, Grid]:
-    request.need("fixed")
+    request.need("fixed", "moving")
     request.need_three_axes()
-    assert request.fixed is not None
-    return request.fixed, request.moving or request.fixed
+    assert request.fixed is not None and request.moving is not None
+    return request.fixed, request.moving
 
 
 def read_learn2reg(request: Request) -> Steps:
-    """Read a displacement in voxels. Without a moving image it lies on the fixed image's grid, as in the challenge.
+    """Read a displacement from voxels of the fixed array to voxels of the moving one.
 
     Raises:
         InputError: If the shape is not the fixed image's.
