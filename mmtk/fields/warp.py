@@ -76,11 +76,19 @@ def sample_units(image: Tensor, grid: Tensor, mode: Mode = "linear", padding: Pa
         grid: ``(B, *out, dim)``.
         mode: ``linear`` or ``nearest``.
         padding: ``border`` or ``zeros``.
+
+    Returns:
+        ``(B, C, *out)``; NaN where a coordinate of a pixel is.
     """
     kind = "nearest" if mode == "nearest" else "bilinear"
     edge = "zeros" if padding == "zeros" else "border"
     parts = torch.get_num_threads()
     count = grid.shape[1]
+    if image.ndim == 4 and not image.is_cuda and bool(torch.isnan(grid).any()):
+        # The backward pass of this case writes where no memory is, and takes the process with it.
+        lost = torch.isnan(grid).any(-1)[:, None]
+        sampled = F.grid_sample(image, grid.nan_to_num(0.0), mode=kind, padding_mode=edge, align_corners=True)
+        return sampled.masked_fill(lost, torch.nan)
     if image.ndim == 4 or image.is_cuda or image.shape[0] > 1 or parts == 1 or count < 2 * parts:
         return F.grid_sample(image, grid, mode=kind, padding_mode=edge, align_corners=True)
     rows = -(-count // parts)

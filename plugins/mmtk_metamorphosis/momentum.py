@@ -32,6 +32,9 @@ from mmtk_metamorphosis.settings import Settings
 
 __all__ = ["register_momentum"]
 
+#: A path whose map folds is followed again in twice the steps, and then shortened, but not below this share.
+SHORTEST = 0.5
+
 
 class _LevelEnergy:
     """Energy and gradient of the initial momentum on one level of the pyramid."""
@@ -64,8 +67,8 @@ class _LevelEnergy:
         """Return the part of the momentum that acts: all of it if coupled, what the mask leaves if split."""
         return momentum if self.coupled or self.mask is None else momentum * (1 - self.mask)
 
-    def shoot(self, momentum: Tensor, *, maps: bool = False) -> Shot:
-        """Return the path of a momentum."""
+    def shoot(self, momentum: Tensor, *, maps: bool = False, finer: int = 1) -> Shot:
+        """Return the path of a momentum, in ``finer`` times as many steps as the settings say."""
         wants_map = maps or bool(self.settings.regularizers)
         context = Context(mask=self.mask, fixed=self.fixed, back=wants_map, maps=wants_map)
         return shoot_energy(
@@ -73,7 +76,7 @@ class _LevelEnergy:
             self.integrator,
             self.moving,
             self.driving(momentum),
-            self.settings.steps,
+            finer * self.settings.steps,
             context,
             checkpoint=self.settings.checkpoint,
         )
@@ -168,23 +171,26 @@ def _upsampled(momentum: Tensor, source: Level, target: Level) -> Tensor:
 def _finish(
     pair: Pair, settings: Settings, objective: _LevelEnergy, momentum: Tensor, reports: tuple[LevelReport, ...]
 ) -> Registration:
-    shot = objective.shoot(momentum, maps=True)
     positions = _positions(objective.level, [torch.arange(n, dtype=torch.float64) for n in pair.grid.shape])
-    state, maps = shot.state, objective.equation.maps
-    full: list[Tensor] = []
-    assert state.flow is not None and state.flow.forth is not None
-    for nodes in (state.flow.back, state.flow.forth):
-        if isinstance(maps, NodeMaps):
-            field = maps.lattice.prolong(nodes, positions) * (maps.lattice.spacing / pair.grid.per_axis(nodes))
-        else:
-            field = _interpolated(nodes, positions) * (maps.box.per_axis(nodes) / pair.grid.per_axis(nodes))
-        full.append(field)
-    displacement = full[0]
-    notes = []
-    folded = folds(displacement)
+    shot = objective.shoot(momentum, maps=True)
+    displacement, inverse = _on_grid(pair, objective, shot, positions)
+    folded, share, notes = folds(displacement), 1.0, []
+    for share in (1.0, 0.9, 0.8, 0.7, 0.6, SHORTEST) if folded else ():
+        shot = objective.shoot(share * momentum, maps=True, finer=2)
+        displacement, inverse = _on_grid(pair, objective, shot, positions)
+        folded = folds(displacement)
+        if not folded:
+            break
+    if share < 1:
+        momentum = share * momentum
+        notes.append(
+            f"the momentum was shortened to {share:.0%} so that the map does not fold; for a smoother one raise "
+            f"`lambda` or `sigma`"
+        )
     if folded:
-        notes.append(f"the map folds at {folded} voxels; raise `lambda`, `sigma` or `steps`")
-    inverse = invert(displacement, full[1], tolerance=0.02) if not folded else full[1]
+        notes.append(f"the map still folds at {folded} voxels; raise `lambda`, `sigma` or `steps`")
+    else:
+        inverse = invert(displacement, inverse, tolerance=0.02)
     return Registration(
         grid=pair.grid,
         displacement=displacement,
@@ -194,6 +200,25 @@ def _finish(
         levels=reports,
         notes=tuple(notes),
     )
+
+
+def _on_grid(
+    pair: Pair, objective: _LevelEnergy, shot: Shot, positions: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the pull-back and its inverse in voxels of the full grid."""
+    flow, maps = shot.state.flow, objective.equation.maps
+    assert flow is not None and flow.forth is not None
+    if isinstance(maps, NodeMaps):
+        back, forth = (
+            maps.lattice.prolong(nodes, positions) * (maps.lattice.spacing / pair.grid.per_axis(nodes))
+            for nodes in (flow.back, flow.forth)
+        )
+    else:
+        back, forth = (
+            _interpolated(nodes, positions) * (maps.box.per_axis(nodes) / pair.grid.per_axis(nodes))
+            for nodes in (flow.back, flow.forth)
+        )
+    return back, forth
 
 
 def _appearance(

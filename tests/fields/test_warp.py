@@ -103,3 +103,15 @@ def test_inverse_undoes_the_map_even_where_it_compresses(size, sigma):
     w = invert(u, tolerance=1e-6, iterations=60)
     inner = (slice(None), slice(None), slice(8, -8), slice(8, -8))
     assert float(compose(u, w)[inner].abs().max()) < 1e-4
+
+
+def test_a_point_that_is_no_number_gives_none_and_takes_no_process_with_it():
+    image = torch.rand(1, 1, 32, 30, requires_grad=True)
+    points = torch.rand(1, 2, 32, 30) * 20
+    points[..., 3:6] = torch.nan
+    points.requires_grad_(True)
+    found = sample(image, points)
+    assert torch.equal(torch.isnan(found), torch.isnan(points[:, :1]))
+    found.nansum().backward()
+    assert torch.isfinite(image.grad).all()
+    assert torch.isfinite(points.grad[~torch.isnan(points)]).all()

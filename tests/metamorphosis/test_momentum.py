@@ -90,3 +90,21 @@ def test_lddmm_is_the_coupled_model_at_mu_zero():
     split = register_momentum(given, replace(SETTINGS, mu=0.0, coupled=False), silent)
     assert torch.equal(coupled.displacement, split.displacement)
     assert coupled.appearance is None and split.appearance is None
+
+
+def test_a_path_that_folds_is_shortened_until_it_does_not_and_says_so():
+    grid = Grid((32, 30), (1.0, 1.0))
+    one, other = (
+        Smoother(Gaussian(2.5), grid)(
+            torch.randn(1, 1, *grid.shape, generator=torch.Generator().manual_seed(seed))
+        )
+        for seed in (0, 1)
+    )
+    wild = replace(
+        SETTINGS, kernel=Gaussian(3.0), spacing=None, lam=1e-9, mu=0.0, steps=3, iterations=(15, 15), coupled=False
+    )
+    found = register_momentum(Pair(one / one.abs().max(), other / other.abs().max(), grid), wild, silent)
+    assert folds(found.displacement) == 0
+    assert "shortened" in found.notes[0]
+    back = compose(found.displacement, found.inverse)[..., 6:-6, 6:-6]
+    assert float(back.abs().mean()) < 0.1
