@@ -28,6 +28,8 @@ AIM = 1e-6
 RIM = 0.5 + 1e-6
 MOST_STEPS = 40
 SHORTEST = 1e-3
+#: A step that leaves less than this share of the distance is a good one.
+FAST = 0.3
 #: The lattice from which lost points start anew has at most this many nodes.
 MOST_SEEDS = 1 << 20
 SEEDS_TRIED = 8
@@ -90,67 +92,82 @@ class _Jet(NamedTuple):
     slope: np.ndarray
 
 
-def _jet(field: FieldStep, points: np.ndarray) -> _Jet:
+def _landed(field: FieldStep, points: np.ndarray) -> np.ndarray:
     """Evaluate the map, its field continued beyond the grid by the nearest voxel, so that there is no cliff."""
+    from scipy.ndimage import map_coordinates
+
+    voxels = voxels_of(points, field.affine)
+    pulled = [map_coordinates(part, voxels, np.float64, order=1, mode="nearest") for part in field.vectors]
+    return points + np.stack(pulled, axis=1)
+
+
+def _jet(field: FieldStep, points: np.ndarray) -> _Jet:
+    """Evaluate the map of :func:`_landed`, and its derivative."""
     vectors = field.vectors
     dim, shape = len(vectors), vectors.shape[1:]
     last = np.array(shape)[:, None] - 1
     free = voxels_of(points, field.affine)
     held = np.clip(free, 0, last)
     low = np.minimum(held.astype(np.intp), np.maximum(last - 1, 0))
-    high = np.minimum(low + 1, last)
+    ends = (low, np.minimum(low + 1, last))
     share = held - low
     flat = vectors.reshape(dim, -1)
-    value = np.zeros((dim, points.shape[0]))
-    slope = np.zeros((dim, dim, points.shape[0]))
-    for corner in product((0, 1), repeat=dim):
-        node = np.ravel_multi_index([(high if c else low)[a] for a, c in enumerate(corner)], shape)
-        there = flat[:, node]
-        parts = [share[a] if c else 1 - share[a] for a, c in enumerate(corner)]
-        value += np.prod(parts, axis=0) * there
-        for a, c in enumerate(corner):
-            others = np.prod([part for b, part in enumerate(parts) if b != a], axis=0)
-            slope[:, a] += (others if c else -others) * there
-    slope *= (free == held)[None]
+    nodes = (
+        np.ravel_multi_index([ends[c][a] for a, c in enumerate(k)], shape) for k in product((0, 1), repeat=dim)
+    )
+    # Values at the corners of a cell become one value axis by axis, the last axis first; slopes come along.
+    cell: list[list[np.ndarray]] = [[flat[:, node].astype(np.float64)] for node in nodes]
+    for axis in reversed(range(dim)):
+        cell = [_between(cell[n], cell[n + 1], share[axis]) for n in range(0, len(cell), 2)]
+    value, *slopes = cell[0]
+    slope = np.stack(slopes, axis=1) * (free == held)[None]
     to_voxels = np.linalg.inv(field.affine[:dim, :dim])
-    derivative = np.eye(dim) + np.einsum("ian,ab->nib", slope, to_voxels)
-    return _Jet(points + value.T, derivative)
+    return _Jet(points + value.T, np.eye(dim) + np.moveaxis(slope, -1, 0) @ to_voxels)
+
+
+def _between(here: list[np.ndarray], there: list[np.ndarray], share: np.ndarray) -> list[np.ndarray]:
+    """Return value, slope along this axis, and slopes along the others, between two sides of a cell."""
+    value, *slopes = (one + share * (other - one) for one, other in zip(here, there, strict=True))
+    return [value, there[0] - here[0], *slopes]
 
 
 def _newton(field: FieldStep, targets: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the solutions ``(n, dim)`` and by how much each misses, in mm (NaN for targets that are NaN).
 
-    The map bends only at the faces of its cells, so that full steps arrive within a few; a step that does not
-    come nearer is halved.
+    The slope is kept while steps by it come nearer fast, since from cell to cell it changes little; then it is
+    taken anew, and where a step by it does not come nearer, the step is halved.
     """
     found = np.where(np.isfinite(start), start, targets)
-    here = _jet(field, np.nan_to_num(found))
-    rest = targets - here.value
+    value, slope = _jet(field, np.nan_to_num(found))
+    back = _inverted(slope)
+    rest = targets - value
     miss = np.linalg.norm(rest, axis=1)
-    step = _newton_step(here.slope, rest)
-    length = np.ones(len(found))
+    length, fresh = np.ones(len(found)), np.ones(len(found), bool)
     for _ in range(MOST_STEPS):
         busy = np.flatnonzero((miss > AIM) & (length > SHORTEST))
         if not len(busy):
             break
-        trial = found[busy] + length[busy, None] * step[busy]
-        there = _jet(field, trial)
-        left = targets[busy] - there.value
+        trial = found[busy] + length[busy, None] * (back[busy] @ rest[busy, :, None])[:, :, 0]
+        left = targets[busy] - _landed(field, trial)
         gap = np.linalg.norm(left, axis=1)
-        nearer = gap < miss[busy]
-        length[busy] = np.where(nearer, np.minimum(1, 2 * length[busy]), length[busy] / 2)
+        nearer, fast = gap < miss[busy], gap < FAST * miss[busy]
+        had_fresh = fresh[busy]
+        shorter = np.where(had_fresh, length[busy] / 2, length[busy])
+        length[busy] = np.where(nearer, np.minimum(1, 2 * length[busy]), shorter)
         moved = busy[nearer]
-        found[moved], miss[moved] = trial[nearer], gap[nearer]
-        step[moved] = _newton_step(there.slope[nearer], left[nearer])
+        found[moved], rest[moved], miss[moved] = trial[nearer], left[nearer], gap[nearer]
+        renewed = busy[~fast & (nearer | ~had_fresh)]
+        back[renewed] = _inverted(_jet(field, found[renewed]).slope)
+        fresh[busy] = ~fast
     return found, miss
 
 
-def _newton_step(slope: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """Return the step that a linear map would take; where the map folds, that of a fixed point iteration."""
+def _inverted(slope: np.ndarray) -> np.ndarray:
+    """Return the inverse of each slope; the identity, as in a fixed point iteration, where the map folds."""
     upright = np.linalg.det(slope) > 1e-3
-    step = rest.copy()
-    step[upright] = np.linalg.solve(slope[upright], rest[upright][:, :, None])[:, :, 0]
-    return step
+    back = np.broadcast_to(np.eye(slope.shape[-1]), slope.shape).copy()
+    back[upright] = np.linalg.inv(slope[upright])
+    return back
 
 
 def _seeds(field: FieldStep, points: np.ndarray, miss: np.ndarray) -> Iterator[np.ndarray]:
