@@ -126,11 +126,11 @@ class Metamorphosis(Method):
     def register(self, pair: Pair, progress: Progress = silent) -> Registration:
         """Register a pair; see :mod:`mmtk_metamorphosis.primal` and :mod:`mmtk_metamorphosis.momentum`."""
         if self.shape == "white":
-            return register_white(pair, self.settings, progress)
+            return register_white(pair, self.settings, progress, self.milestones)
         from mmtk_metamorphosis.momentum import register_momentum
 
         if self.settings.integrator is None:
             raise ConfigError(
                 "integrator=none: a scalar momentum is integrated in time; choose integrator=lagrangian"
             )
-        return register_momentum(pair, self.settings, progress)
+        return register_momentum(pair, self.settings, progress, self.milestones)

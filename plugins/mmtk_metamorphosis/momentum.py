@@ -22,7 +22,7 @@ from torch import Tensor
 from mmtk.equations import Metamorphosis, NodeMaps
 from mmtk.fields import along_axes, folds, invert, warp
 from mmtk.integrators import Context, Integrator
-from mmtk.method import Pair, Progress
+from mmtk.method import Milestone, Milestones, Pair, Progress
 from mmtk.optimize import Level, level_axes, minimize, smooth_and_sample
 from mmtk.regularizers import Deformation
 from mmtk.result import LevelReport, Registration
@@ -60,6 +60,8 @@ class _LevelEnergy:
     def __call__(self, flat: Tensor) -> tuple[float, Tensor]:
         momentum = flat.view(self.shape).detach().requires_grad_(True)
         energy = self.energy(momentum)
+        if not bool(torch.isfinite(energy)):  # nothing to follow, and torch may crash on the way back
+            return float("inf"), torch.zeros_like(flat)
         (gradient,) = torch.autograd.grad(energy, momentum)
         return float(energy.detach()), gradient.reshape(-1)
 
@@ -122,17 +124,22 @@ def _sampled(image: Tensor | None, level: Level) -> Tensor | None:
     return None if image is None else smooth_and_sample(image, level.coarse, level.sigma)
 
 
-def register_momentum(pair: Pair, settings: Settings, progress: Progress) -> Registration:
+def register_momentum(pair: Pair, settings: Settings, progress: Progress, milestones: Milestones) -> Registration:
     """Register a pair by its initial momentum; see the module's docstring for the energy."""
     assert settings.integrator is not None
     box = pair.box
     momentum: Tensor | None = None
     previous: Level | None = None
-    reports = []
+    reports: list[LevelReport] = []
+    if (past := milestones.last()) is not None:
+        momentum, reports = past.state["momentum"].to(pair.fixed), list(past.levels)
     for number, (size, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):
         begin = time.perf_counter()
         level = level_axes(pair.grid, box, size)
         objective = _LevelEnergy(pair, level, settings, settings.integrator)
+        if number < len(reports):  # finished by an earlier run
+            previous = level
+            continue
         if momentum is None or previous is None:
             momentum = torch.zeros_like(objective.moving)
         else:
@@ -141,6 +148,7 @@ def register_momentum(pair: Pair, settings: Settings, progress: Progress) -> Reg
         descent = minimize(objective, momentum.flatten(), iterations, settings, progress, number)
         momentum = descent.unknowns.view(objective.shape)
         reports.append(LevelReport.of(size, descent, time.perf_counter() - begin))
+        milestones.reached(Milestone({"momentum": momentum}, tuple(reports)))
     assert momentum is not None
     with torch.no_grad():
         return _finish(pair, settings, objective, momentum, tuple(reports))

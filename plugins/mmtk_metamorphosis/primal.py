@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from mmtk.fields import folds, jacobian_determinant, warp
-from mmtk.method import Pair, Progress
+from mmtk.method import Milestone, Milestones, Pair, Progress
 from mmtk.optimize import Level, LevelSampler, level_axes, minimize, smooth_and_sample
 from mmtk.regularizers import Deformation
 from mmtk.result import LevelReport, Registration
@@ -87,6 +87,8 @@ class _LevelEnergy:
         # The mean of both sides does not depend on which way the array runs.
         sides = (0.0,) if bool(flat.any()) else (ASIDE, -ASIDE)
         energy = torch.stack([self.energy(white, aside) for aside in sides]).mean()
+        if not bool(torch.isfinite(energy)):  # nothing to follow, and torch may crash on the way back
+            return float("inf"), torch.zeros_like(flat)
         (gradient,) = torch.autograd.grad(energy, white)
         return float(energy.detach()), gradient.reshape(-1)
 
@@ -142,7 +144,7 @@ def _room(displacement: Tensor, level: Level | None = None) -> Tensor:
     return 0.5 * (1 + 1 / jacobian_determinant(displacement).clamp_min(0.05))
 
 
-def register_white(pair: Pair, settings: Settings, progress: Progress) -> Registration:
+def register_white(pair: Pair, settings: Settings, progress: Progress, milestones: Milestones) -> Registration:
     """Register a pair; see the module's docstring for the energy."""
     box = pair.box
     flow = WhiteFlow(
@@ -151,8 +153,13 @@ def register_white(pair: Pair, settings: Settings, progress: Progress) -> Regist
     if pair.mask is not None and settings.detail > 0:
         flow.detail = Detail.around(pair.mask, flow.lattice, settings.kernel, settings.detail)
     unknowns = torch.zeros(flow.shape).to(pair.fixed).flatten()
-    reports = []
+    reports: list[LevelReport] = []
+    if (past := milestones.last()) is not None:
+        unknowns, reports = past.state["white"].to(unknowns), list(past.levels)
+        flow.squarings = int(past.state["squarings"])
     for number, (size, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):
+        if number < len(reports):
+            continue
         begin = time.perf_counter()
         # As many compositions as this flow needs in order not to fold; a flow that steepens gets more.
         flow.squarings = max(settings.squarings, flow.steepness(unknowns.view(flow.shape)))
@@ -160,6 +167,8 @@ def register_white(pair: Pair, settings: Settings, progress: Progress) -> Regist
         descent = minimize(objective, unknowns, iterations, settings, progress, number)
         unknowns = descent.unknowns
         reports.append(LevelReport.of(size, descent, time.perf_counter() - begin))
+        state = {"white": unknowns, "squarings": torch.tensor(flow.squarings)}
+        milestones.reached(Milestone(state, tuple(reports)))
     with torch.no_grad():
         return _finish(pair, settings, flow, unknowns.view(flow.shape), tuple(reports))
 
