@@ -99,6 +99,11 @@ def stored_transforms(file: Path, name: str) -> list[StoredTransform]:
             f"{name}: '{file}' cannot be read as an ITK transform ({error}); write it by ITK, ANTs or mmtk "
             f"as .h5, .tfm, .txt or .mat"
         ) from error
+    if any(kind.startswith("CompositeTransform") for kind, _, _ in found[1:]):
+        raise InputError(
+            f"{name}: '{file}' holds a composite within a composite, which ITK neither writes whole nor reads; flatten "
+            f"it first (SimpleITK: `CompositeTransform.FlattenTransform()`) and write it again"
+        )
     transforms = [
         StoredTransform(kind.split("_")[0], np.asarray(parameters).ravel(), np.asarray(fixed).ravel())
         for kind, parameters, fixed in found

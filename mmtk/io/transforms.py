@@ -161,7 +161,9 @@ def _field_parts(u: Any, fixed: Volume) -> _Parts:
     return "DisplacementFieldTransform", vectors.ravel(order="F"), itk_grid(fixed.shape, fixed.affine).parameters
 
 
-def write_composite(path: str | os.PathLike[str], steps: Sequence[AffineStep | FieldStep], *, dim: int = 3) -> Path:
+def write_composite(
+    path: str | os.PathLike[str], steps: Sequence[AffineStep | FieldStep], *, dim: int = 3
+) -> Path:
     """Write the steps that a point takes, first one first, as an ITK composite, and return the path.
 
     Nothing is resampled: every step stays a transform of its own. No step at all is the identity.

@@ -249,6 +249,17 @@ def test_what_itk_writes_is_read(pair, tmp_path):
         np.testing.assert_allclose(transform_points(read_steps(path), points), by_itk(affine, points), atol=1e-6)
 
 
+def test_a_composite_within_a_composite_is_refused_as_by_itk(tmp_path):
+    """ITK fails in the middle of writing one, and leaves a file that looks like its beginning."""
+    inner = sitk.CompositeTransform([sitk.TranslationTransform(3, (1, 2, 3)), sitk.ScaleTransform(3, (2, 3, 4))])
+    outer = sitk.CompositeTransform([sitk.TranslationTransform(3, (4, 5, 6))])
+    outer.AddTransform(inner)
+    with pytest.raises(RuntimeError, match="can only be 1st transform"):
+        sitk.WriteTransform(outer, str(tmp_path / "a.tfm"))
+    with pytest.raises(InputError, match=r"a composite within a composite, .* flatten it first"):
+        read_steps(tmp_path / "a.tfm")
+
+
 def test_the_pair_of_ants_is_taken_in_the_order_of_its_command(easy, tmp_path):
     """``-t WARP -t AFFINE``: ITK's queue [AFFINE, ... ] reversed, so a fixed point meets the warp first."""
     write_steps(tmp_path / "sub_", easy.chain, format="ants")
