@@ -83,12 +83,18 @@ def apply(settings: Mapping[str, Any], *, problems: Iterable[str] = (), overwrit
 
     Raises:
         ConfigError: With everything that is wrong; nothing was written.
+        MmtkError: If the result cannot be written.
     """
     begin = time.perf_counter()
     request = _Request(dict(settings), list(problems))
     request.check(overwrite)
-    done = request.carry_points() if request.kind == "points" else request.carry_image()
-    start, end, notes = done
+    try:
+        start, end, notes = request.carry_points() if request.kind == "points" else request.carry_image()
+    except OSError as error:
+        raise MmtkError(
+            f"out={request.said['out']}: cannot be written ({error.strerror or error}); make room or name another "
+            f"folder"
+        ) from error
     return Applied(Path(request.said["out"]), start, end, notes, round(time.perf_counter() - begin, 3))
 
 

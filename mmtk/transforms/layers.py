@@ -125,6 +125,10 @@ def _opened(image: Any, name: str) -> Layers:
             f"{tuple(image.shape)}, but a series (X, Y, Z, T) or a vector image (X, Y, Z, 1, C) is the most that "
             f"can be carried; save its parts one by one"
         )
+    if 0 in tail:
+        raise InputError(
+            f"{name}: the image has no voxels (shape {tuple(image.shape)}); give one with something in it"
+        )
     tail = tail[:2]
     if all(n == 1 for n in tail):
         return Layers(image_header(image, name), image)

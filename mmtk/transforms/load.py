@@ -24,7 +24,7 @@ import numpy as np
 
 from mmtk.errors import InputError
 from mmtk.io import AffineStep, FieldStep, Header, probe_image
-from mmtk.io.formats import read_steps
+from mmtk.io.formats import format_of, read_steps, stored_dimension
 from mmtk.io.headers import existing_file
 from mmtk.transforms.transform import PairedFieldStep, Placed, Transform
 
@@ -116,11 +116,21 @@ def _load(place: Path, **stated: Any) -> Transform:
     spaces = spaces_of(place)
     if not place.is_dir():
         grids = _grids(place.parent) if spaces.told and (place.parent / RECORD).exists() else {}
-        return Transform(read_steps(place, **stated), spaces.points_from, spaces.points_to, grids)
+        steps = read_steps(place, **stated)
+        dim = _stated_dimension(place, steps, stated)
+        return Transform(steps, spaces.points_from, spaces.points_to, grids, dim_stated=dim)
     steps = read_steps(_main_file(place, "transform"))
     back = place / BACKWARD
     paired = _paired(steps, read_steps(back)) if back.is_file() else steps
     return Transform(paired, spaces.points_from, spaces.points_to, _grids(place))
+
+
+def _stated_dimension(place: Path, steps: Sequence[Any], stated: dict[str, Any]) -> int | None:
+    """Return the dimension of affines whose file is one of ITK's; others do not say it."""
+    if not all(isinstance(step, AffineStep) for step in steps):
+        return None
+    chosen = format_of(place, format=stated.get("format"), convention=stated.get("convention"))
+    return stored_dimension(place) if chosen.name in ("itk-h5", "itk-text", "itk-mat") else None
 
 
 def _paired(

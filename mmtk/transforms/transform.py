@@ -72,6 +72,7 @@ class Transform:
             moving one, which are the names that are used where nothing better is known.
         grids: The grids of these spaces, by name, as far as they are known.
         notes: Sentences that a user may want to read.
+        dim_stated: 2 or 3 if a file of affines alone says so, which themselves are 4x4 in both.
     """
 
     steps: tuple[Step, ...]
@@ -79,6 +80,7 @@ class Transform:
     points_to: str = "moving"
     grids: Mapping[str, Placed] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    dim_stated: int | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *more: str | os.PathLike[str]) -> Transform:
@@ -93,8 +95,8 @@ class Transform:
 
     @property
     def dim(self) -> int | None:
-        """2 or 3 where a field says so; None for affines, which are 4x4 in both."""
-        return next((len(f.vectors) for f in map(_field_of, self.steps) if f is not None), None)
+        """2 or 3 where a field or a file says so, else None."""
+        return next((len(f.vectors) for f in map(_field_of, self.steps) if f is not None), self.dim_stated)
 
     def then(self, other: Transform) -> Transform:
         """Return this map followed by another, exactly: no field is resampled.
@@ -117,6 +119,7 @@ class Transform:
             points_to=other.points_to,
             grids={**other.grids, **self.grids},
             notes=(*self.notes, *other.notes),
+            dim_stated=self.dim or other.dim,
         )
 
     def inverse(self) -> Transform:

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from mmtk.errors import InputError
+from mmtk.errors import ConfigError, InputError
 from mmtk.io import AffineStep, write_displacement, write_image, write_inverse_transform, write_transform
 from mmtk.io.formats import write_steps
-from mmtk.transforms import InverseFieldStep, Transform, load_transform
+from mmtk.transforms import InverseFieldStep, Transform, load_transform, resample
 
 
 @pytest.fixture
@@ -130,6 +130,13 @@ def test_a_chain_that_ends_where_it_began_is_refused(folder):
     out = folder()
     with pytest.raises(InputError, match="back to it"):
         Transform.load(out / "inverse_transform.h5", out)
+
+
+def test_a_flat_affine_is_not_taken_for_a_solid_one(tmp_path, oblique):
+    flat = load_transform(write_steps(tmp_path / "flat.tfm", (AffineStep(np.eye(4)),), dim=2))
+    assert (flat.dim, load_transform(affine_file(tmp_path / "solid.tfm", [1, 2, 3])).dim) == (2, 3)
+    with pytest.raises(ConfigError, match="the image is 3-D but the transform is 2-D"):
+        resample(oblique.moving, flat, oblique.fixed)
 
 
 def test_a_folder_without_a_transform_is_refused(tmp_path):

@@ -359,6 +359,16 @@ def test_without_a_reference_the_grid_must_be_known(oblique):
         resample(oblique.moving, oblique.transform)
 
 
+def test_images_that_are_none_are_refused(tmp_path):
+    empty = nibabel.Nifti1Image(np.zeros((4, 4, 4, 0), np.float32), np.eye(4))
+    with pytest.raises(InputError, match="has no voxels"):
+        read_layers(empty)
+    with pytest.raises(InputError, match="complex numbers"):
+        read_layers(save(tmp_path, np.zeros((4, 4, 4, 2), np.complex64)))
+    with pytest.raises(InputError, match="has 6 axes"):
+        read_layers(save(tmp_path, np.zeros((4, 4, 4, 2, 2, 2), np.float32)))
+
+
 def test_a_truncated_image_is_said_to_be(tmp_path):
     path = save(tmp_path, np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32))
     path.write_bytes(path.read_bytes()[:2000])
