@@ -216,6 +216,19 @@ def test_an_existing_file_is_replaced_only_if_asked(apply, tmp_path):
     assert (tmp_path / "there.csv").read_text().startswith("# space: fixed")
 
 
+def test_a_disk_that_is_full_is_said_to_be(apply, tmp_path, monkeypatch):
+    def full(*ignored):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mmtk.io.files.os.replace", full)
+    done = apply("transform=run", "image=moving.nii.gz", "out=there.nii.gz")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "error: out=there.nii.gz: cannot be written (No space left on device); make room or name another folder\n"
+    )
+    assert not [path for path in tmp_path.iterdir() if "there" in path.name]
+
+
 def test_a_damaged_transform_leaves_nothing(apply, tmp_path, run):
     (run / "transform.h5").write_bytes((run / "transform.h5").read_bytes()[:3000])
     (problem,) = apply("transform=run", "image=moving.nii.gz", "out=there.nii.gz").problems
