@@ -5,6 +5,7 @@
     │   └── InputError    a file, an image or a mask cannot be used
     ├── GridMismatch      two fields do not lie on one grid
     ├── FoldedFlow        the flow stopped being invertible
+    ├── ResourceError     memory, disk or device gave out while a run was on
     └── PluginError       a part that the run names could not be loaded
 
 Every message says what was seen, what was expected and what to do next. Whatever else escapes from mmtk is
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["ConfigError", "FoldedFlow", "GridMismatch", "InputError", "MmtkError", "PluginError"]
+__all__ = ["ConfigError", "FoldedFlow", "GridMismatch", "InputError", "MmtkError", "PluginError", "ResourceError"]
 
 
 class MmtkError(Exception):
@@ -54,3 +55,7 @@ class FoldedFlow(MmtkError, ArithmeticError):
 
 class PluginError(MmtkError):
     """A part that the run names could not be loaded."""
+
+
+class ResourceError(MmtkError, RuntimeError):
+    """Memory, disk or device gave out while a run was on."""

@@ -7,7 +7,7 @@ sees tensors, millimeters per voxel and a mask.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from mmtk.errors import GridMismatch
 from mmtk.fields import Grid
-from mmtk.result import Registration
+from mmtk.result import LevelReport, Registration
 
-__all__ = ["Method", "Pair", "Progress", "silent"]
+__all__ = ["Method", "Milestone", "Milestones", "Pair", "Progress", "forgetful", "silent"]
 
 #: Called as ``progress(level, levels, iteration, iterations, energy)``.
 Progress = Callable[[int, int, int, int, float], None]
@@ -25,6 +25,34 @@ Progress = Callable[[int, int, int, int, float], None]
 
 def silent(level: int, levels: int, iteration: int, iterations: int, energy: float) -> None:
     """Report nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Milestone:
+    """What stands when a level is finished: enough to go on with the next one as if nothing had happened.
+
+    Attributes:
+        state: Tensors by name; only the method that made them knows what they are.
+        levels: The reports of all finished levels.
+    """
+
+    state: Mapping[str, Tensor]
+    levels: tuple[LevelReport, ...]
+
+
+class Milestones:
+    """Where a method leaves its milestones. This one forgets; ``mmtk run`` keeps them in a file."""
+
+    def last(self) -> Milestone | None:
+        """Return where an earlier run with the same settings and images came to; None: begin at the beginning."""
+        return None
+
+    def reached(self, milestone: Milestone) -> None:
+        """Keep a milestone in place of the one before."""
+
+
+#: Keeps nothing.
+forgetful = Milestones()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +102,15 @@ class Pair:
 
 
 class Method(nn.Module, ABC):
-    """A way to register two images. A method never returns something worse than its start by its own energy."""
+    """A way to register two images. A method never returns something worse than its start by its own energy.
+
+    Attributes:
+        milestones: Set by the caller before :meth:`register`. A method that goes through levels may begin at
+            ``milestones.last()`` and tell ``milestones.reached(...)`` after each level, and so can be resumed; one
+            that does neither begins anew each time.
+    """
+
+    milestones: Milestones = forgetful
 
     @abstractmethod
     def register(self, pair: Pair, progress: Progress = silent) -> Registration:

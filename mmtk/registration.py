@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,12 +25,13 @@ import torch
 import mmtk
 from mmtk import io
 from mmtk.config import ComponentConfig, Recipe, RunConfig
-from mmtk.errors import ConfigError
+from mmtk.errors import ConfigError, ResourceError
 from mmtk.measure import measure
-from mmtk.method import Progress, silent
+from mmtk.method import Milestones, Progress, forgetful, silent
 from mmtk.outputs import Warped, warp_native, write_outputs
 from mmtk.prepare import Prepared, prepare
 from mmtk.result import Outcome, Registration
+from mmtk.resume import KeptMilestones
 
 __all__ = ["Result", "register", "run", "save"]
 
@@ -189,12 +192,13 @@ def _register(
     device: str,
     seed: int,
     progress: Progress,
+    milestones: Milestones = forgetful,
 ) -> Result:
     torch.manual_seed(seed)
     place = pick_device(device)
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
-    with clock("prepare"):
+    with clock("prepare"), _memory_told("preparing the images"):
         prepared = prepare(
             moving=moving,
             fixed=fixed,
@@ -209,9 +213,11 @@ def _register(
             None if given is None else io.read_image(given, name=name, spacing=recipe.spacing)
             for given, name in ((labels, "labels"), (fixed_labels, "fixed_labels"))
         )
-    with clock("register"):
-        found = recipe.method.build().register(prepared.pair, progress)
-    with clock("warp"), torch.no_grad():
+    with clock("register"), _memory_told("registering"):
+        method = recipe.method.build()
+        method.milestones = milestones
+        found = method.register(prepared.pair, progress)
+    with clock("warp"), torch.no_grad(), _memory_told("sampling the results"):
         images = warp_native(prepared, found, carried)
         metrics = measure(prepared, found, images, target)
     return Result(
@@ -220,9 +226,37 @@ def _register(
         prepared=prepared,
         metrics=metrics,
         seconds=seconds,
-        notes=(*prepared.notes, *found.notes),
+        notes=(*prepared.notes, *found.notes, *_folds_told(metrics, found)),
         settings=recipe.model_dump(mode="json"),
     )
+
+
+def _folds_told(metrics: Mapping[str, Any], found: Registration) -> list[str]:
+    """Say that the map folds, for a method that did not say so itself."""
+    folded = metrics.get("deformation", {}).get("folds", 0)
+    if not folded or any("fold" in note for note in found.notes):
+        return []
+    return [f"the map folds at {folded:,} voxels, so it has no inverse there; ask the method for a smoother one"]
+
+
+@contextmanager
+def _memory_told(doing: str) -> Iterator[None]:
+    """Turn the many ways in which memory runs out into one sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = str(error).strip()
+        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _NO_MEMORY.search(words)):
+            raise
+        asked = _ASKED.search(words)
+        raise ResourceError(
+            f"memory ran out while {doing}{f' (asked for {asked[0]})' if asked else ''}: crop or downsample the "
+            f"images, take coarser `levels`, or a machine, or `--device`, with more of it"
+        ) from error
+
+
+_NO_MEMORY = re.compile(r"allocate memory|not enough memory|out of memory", re.I)
+_ASKED = re.compile(r"[\d.]+ ?(bytes|[KMGT]i?B)")
 
 
 class _Clock:
@@ -249,36 +283,64 @@ def run(
     device: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress = silent,
     command: str | None = None,
 ) -> Result:
-    """Do what a description says and leave its files in ``out``.
+    """Do what a description says and leave its files in ``out``, all of them or none.
 
     Args:
         config: The description; its files exist.
-        out: Folder, made if missing. One that holds files is refused unless ``overwrite``.
+        out: Folder, made if missing. One that holds files is refused unless ``overwrite``; then the files of an older
+            run are replaced at the very end, and whatever else is there stays.
         device, seed, progress: See :func:`register`.
+        resume: Go on from the last level that a run into ``out`` had finished when it was stopped, if there is one.
         command: What the user typed, for ``run.json``.
 
     Raises:
-        ConfigError: If an input is wrong or the folder is in use; nothing was written.
+        ConfigError: If an input is wrong, the folder is in use, or the run to be resumed was another one; nothing
+            was written.
+        ResourceError: If memory or disk gave out; nothing was written that looks finished.
     """
     check_folder(out, overwrite)
-    result = _register(
-        config,
-        moving=config.moving,
-        fixed=config.fixed,
-        mask=config.mask,
-        fixed_mask=config.fixed_mask,
-        labels=config.labels,
-        fixed_labels=config.fixed_labels,
-        device=device,
-        seed=seed,
-        progress=progress,
-    )
-    result = _scored(result, config.fixed.parent)
-    save(result, out, overwrite=True, seed=seed, command=command)
+    with io.making(out, ours=FILES, record="run.json", overwrite=overwrite, resume=resume) as place:
+        milestones = KeptMilestones(place, _key(config, device, seed))
+        result = _register(
+            config,
+            moving=config.moving,
+            fixed=config.fixed,
+            mask=config.mask,
+            fixed_mask=config.fixed_mask,
+            labels=config.labels,
+            fixed_labels=config.fixed_labels,
+            device=device,
+            seed=seed,
+            progress=progress,
+            milestones=milestones,
+        )
+        result = _scored(result, config.fixed.parent)
+        if milestones.finished:
+            result = replace(result, notes=(*result.notes, f"resumed after level {milestones.finished}."))
+        _write(result, place, seed, command)
     return result
+
+
+def _key(config: RunConfig, device: str, seed: int) -> dict[str, Any]:
+    """Return all that a level's state depends on; a run with the same key gives the same result."""
+    settings = config.model_dump(mode="json")
+    names = [name for name in ("moving", "fixed", "mask", "fixed_mask") if settings[name] is not None]
+    files = {name: Path(settings[name]) for name in names}
+    if isinstance(config.init, Path):
+        files["init"] = config.init
+    for name in ("moving", "fixed", "mask", "fixed_mask", "labels", "fixed_labels"):
+        settings.pop(name)
+    return {
+        "settings": settings,
+        "images": {name: io.sha256(path) for name, path in files.items()},
+        "seed": seed,
+        "device": str(pick_device(device)),
+        "versions": {"mmtk": mmtk.__version__, "torch": torch.__version__},
+    }
 
 
 def _scored(result: Result, folder: Path) -> Result:
@@ -300,41 +362,49 @@ def check_folder(out: Path, overwrite: bool) -> None:
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
+    if io.holds_something(out) and not overwrite:
         raise ConfigError(f"--out {out}: the folder is not empty; name another, or add --overwrite")
 
 
 def save(result: Result, out: Path, *, overwrite: bool = False, seed: int = 0, command: str | None = None) -> Path:
-    """Write every file of a run into a folder.
+    """Write every file of a run into a folder, all of them or none.
+
+    With ``overwrite`` the files of an older run are replaced when all new ones are there; files and folders of others
+    in it stay.
 
     Raises:
-        ConfigError: If the folder holds something and ``overwrite`` is not set.
+        ConfigError: If the folder holds something and ``overwrite`` is not set, or may not be written to.
+        ResourceError: If the disk gave out; the folder is as it was.
     """
-    from mmtk.report import write_report
-
     check_folder(out, overwrite)
-    out.mkdir(parents=True, exist_ok=True)
-    seconds = dict(result.seconds)
-    clock = _Clock(seconds)
-    with clock("write"):
-        names = write_outputs(out, result.prepared, result.registration, result.images, result.settings)
-        io.write_json(out / "metrics.json", result.metrics)
-    record = _record(result, seconds, seed, command, names)
-    with clock("report"):
-        write_report(out / "report.html", result, record)
-    for stale in _FILES - {*names, "metrics.json", "run.json", "report.html"}:
-        (out / stale).unlink(missing_ok=True)
-    record["seconds"] = seconds
-    io.write_json(out / "run.json", record)
+    with io.making(out, ours=FILES, record="run.json", overwrite=overwrite) as place:
+        _write(result, place, seed, command)
     return out
 
 
-#: Everything that a run may leave; what this run did not make but an earlier one did is removed on overwriting.
-_FILES = {
+def _write(result: Result, place: io.Making, seed: int, command: str | None) -> None:
+    from mmtk.report import write_report
+
+    seconds = dict(result.seconds)
+    clock = _Clock(seconds)
+    with place.writing() as folder, _memory_told("writing the results"):
+        with clock("write"):
+            names = write_outputs(folder, result.prepared, result.registration, result.images, result.settings)
+            io.write_json(folder / "metrics.json", result.metrics)
+        record = _record(result, seconds, seed, command, names)
+        with clock("report"):
+            write_report(folder / "report.html", result, record)
+        record["seconds"] = seconds
+        io.write_json(folder / "run.json", record)
+    place.publish()
+
+
+#: Everything that a run may leave. What an earlier run left and this one did not make is removed on overwriting.
+FILES = frozenset({
     "warped.nii.gz", "deformed.nii.gz", "appearance.nii.gz", "warped_mask.nii.gz", "warped_labels.nii.gz",
     "jacobian.nii.gz", "displacement.nii.gz", "transform.h5", "inverse_transform.h5", "shape.safetensors",
     "metrics.json", "run.json", "report.html",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def _record(

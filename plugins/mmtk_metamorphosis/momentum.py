@@ -22,7 +22,7 @@ from torch import Tensor
 from mmtk.equations import Metamorphosis, NodeMaps
 from mmtk.fields import along_axes, folds, invert, warp
 from mmtk.integrators import Context, Integrator
-from mmtk.method import Milestone, Milestones, Pair, Progress
+from mmtk.method import Milestone, Milestones, Pair, Progress, forgetful
 from mmtk.optimize import Level, level_axes, minimize, smooth_and_sample
 from mmtk.regularizers import Deformation
 from mmtk.result import LevelReport, Registration
@@ -124,7 +124,9 @@ def _sampled(image: Tensor | None, level: Level) -> Tensor | None:
     return None if image is None else smooth_and_sample(image, level.coarse, level.sigma)
 
 
-def register_momentum(pair: Pair, settings: Settings, progress: Progress, milestones: Milestones) -> Registration:
+def register_momentum(
+    pair: Pair, settings: Settings, progress: Progress, milestones: Milestones = forgetful
+) -> Registration:
     """Register a pair by its initial momentum; see the module's docstring for the energy."""
     assert settings.integrator is not None
     box = pair.box

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from mmtk.fields import folds, jacobian_determinant, warp
-from mmtk.method import Milestone, Milestones, Pair, Progress
+from mmtk.method import Milestone, Milestones, Pair, Progress, forgetful
 from mmtk.optimize import Level, LevelSampler, level_axes, minimize, smooth_and_sample
 from mmtk.regularizers import Deformation
 from mmtk.result import LevelReport, Registration
@@ -144,7 +144,9 @@ def _room(displacement: Tensor, level: Level | None = None) -> Tensor:
     return 0.5 * (1 + 1 / jacobian_determinant(displacement).clamp_min(0.05))
 
 
-def register_white(pair: Pair, settings: Settings, progress: Progress, milestones: Milestones) -> Registration:
+def register_white(
+    pair: Pair, settings: Settings, progress: Progress, milestones: Milestones = forgetful
+) -> Registration:
     """Register a pair; see the module's docstring for the energy."""
     box = pair.box
     flow = WhiteFlow(
