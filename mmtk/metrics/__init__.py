@@ -1,6 +1,13 @@
 """What is measured when a registration is done: plain functions, each of which defines its number exactly."""
 
-from mmtk.metrics.disentanglement import appearance_energy_outside, lesion_volume_kept, shape_share
+from mmtk.metrics.disentanglement import (
+    MassEffect,
+    appearance_energy_outside,
+    appearance_leak,
+    lesion_volume_kept,
+    mass_effect,
+    shape_share,
+)
 from mmtk.metrics.distances import (
     InverseConsistencyError,
     LandmarkErrors,
@@ -9,13 +16,15 @@ from mmtk.metrics.distances import (
     inverse_consistency_error,
     landmark_errors,
 )
-from mmtk.metrics.intensities import SquaredErrors, squared_error, squared_errors
+from mmtk.metrics.intensities import Moments, SquaredErrors, correlation, squared_error, squared_errors, total
 from mmtk.metrics.overlap import SurfaceDistance, dice, mean_dice, surface_distances
-from mmtk.metrics.topology import fold_count, nondiffeomorphic_volume, sdlogj, sdlogj_learn2reg
+from mmtk.metrics.topology import fold_count, log_deviation, nondiffeomorphic_volume, sdlogj, sdlogj_learn2reg
+from mmtk.metrics.truth import edge_error, truth_errors, visible_edges
 
 __all__ = [
-    "InverseConsistencyError", "LandmarkErrors", "SquaredErrors", "SurfaceDistance", "appearance_energy_outside",
-    "dice", "endpoint_error", "endpoint_errors", "fold_count", "inverse_consistency_error", "landmark_errors",
-    "lesion_volume_kept", "mean_dice", "nondiffeomorphic_volume", "sdlogj", "sdlogj_learn2reg", "shape_share",
-    "squared_error", "squared_errors", "surface_distances",
+    "InverseConsistencyError", "LandmarkErrors", "MassEffect", "Moments", "SquaredErrors", "SurfaceDistance",
+    "appearance_energy_outside", "appearance_leak", "correlation", "dice", "edge_error", "endpoint_error",
+    "endpoint_errors", "fold_count", "inverse_consistency_error", "landmark_errors", "lesion_volume_kept",
+    "log_deviation", "mass_effect", "mean_dice", "nondiffeomorphic_volume", "sdlogj", "sdlogj_learn2reg",
+    "shape_share", "squared_error", "squared_errors", "surface_distances", "total", "truth_errors", "visible_edges",
 ]  # fmt: skip

@@ -84,11 +84,13 @@ class LandmarkErrors(NamedTuple):
     Attributes:
         median: Over landmarks.
         mean: Over landmarks.
+        max: Over landmarks.
         robustness: Share of the landmarks that are nearer to their partners than before registration.
     """
 
     median: float
     mean: float
+    max: float
     robustness: float
 
 
@@ -96,7 +98,8 @@ def landmark_errors(found: Tensor, truth: Tensor, before: Tensor) -> LandmarkErr
     """Return the errors of landmarks; the median of an even number is the mean of the two in the middle.
 
     Args:
-        found: Where registration leads the landmarks, ``(n, dim)``, mm.
+        found: Where registration leads the landmarks, ``(n, dim)``, mm. A place that is NaN (where the map has none)
+            counts as infinitely far, and not as nearer than before.
         truth: Where they belong.
         before: Where they were taken to be before registration.
 
@@ -108,6 +111,11 @@ def landmark_errors(found: Tensor, truth: Tensor, before: Tensor) -> LandmarkErr
         raise ValueError(f"landmarks must be three arrays of one shape (n, dim), n at least 1, not {shapes}")
     errors = torch.linalg.vector_norm(found - truth, dim=1).double()
     initial = torch.linalg.vector_norm(before - truth, dim=1).double()
+    errors = errors.nan_to_num(nan=math.inf, posinf=math.inf)
+    low, high = (errors.kthvalue(k).values for k in ((len(errors) + 1) // 2, len(errors) // 2 + 1))
     return LandmarkErrors(
-        float(errors.quantile(0.5)), float(errors.mean()), float((errors < initial).double().mean())
+        float((low + high) / 2),
+        float(errors.mean()),
+        float(errors.max()),
+        float((errors < initial).double().mean()),
     )

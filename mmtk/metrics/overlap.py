@@ -58,31 +58,45 @@ class SurfaceDistance(NamedTuple):
     Attributes:
         hd95: The larger of the two directed 95th percentiles.
         mean: The mean over all voxels of both surfaces of the distance to the other surface.
+        within: Share of both surfaces that lies within a tolerance of the other: the normalized surface distance,
+            or surface Dice.
     """
 
     hd95: float
     mean: float
+    within: float
 
 
 def surface_distances(
-    moved: Tensor, fixed: Tensor, spacing: Sequence[float], labels: Iterable[int] | None = None
+    moved: Tensor,
+    fixed: Tensor,
+    spacing: Sequence[float],
+    labels: Iterable[int] | None = None,
+    *,
+    tolerance: float = 1.0,
 ) -> dict[int, SurfaceDistance]:
-    """Return the 95th percentile Hausdorff distance and the mean surface distance of every label.
+    """Return how far the surfaces of every label are from each other.
 
     A surface is the set of a label's voxels that have a neighbor along an axis outside of it, as MONAI's
-    ``compute_hausdorff_distance(percentile=95)`` and ``compute_average_surface_distance(symmetric=True)`` define
-    it; they do the work. A label that one map does not have is infinitely far, one that neither has, NaN.
+    ``compute_hausdorff_distance(percentile=95)``, ``compute_average_surface_distance(symmetric=True)`` and
+    ``compute_surface_dice`` define it; they do the work. A label that one map does not have is infinitely far, one that
+    neither has, NaN.
 
     Args:
         moved, fixed: Label maps of one shape.
         spacing: In mm, one number an axis.
         labels: Those wanted; if None, all above 0 that occur in either map.
+        tolerance: For the share that lies within it, mm.
 
     Raises:
         GridMismatch: If the shapes differ.
         ValueError: If a label is negative.
     """
-    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+    from monai.metrics import (
+        compute_average_surface_distance,
+        compute_hausdorff_distance,
+        compute_surface_dice,
+    )
 
     shape = fixed.shape[-len(spacing) :]
     flat_moved, flat_fixed = _pair(moved, fixed)
@@ -91,7 +105,7 @@ def surface_distances(
         ours, theirs = ((m == label).view(1, 1, *shape) for m in (flat_moved, flat_fixed))
         if not (ours.any() and theirs.any()):
             far = math.inf if ours.any() or theirs.any() else math.nan
-            result[label] = SurfaceDistance(far, far)
+            result[label] = SurfaceDistance(far, far, 0.0 if far == math.inf else math.nan)
             continue
         ours, theirs = _cropped(ours, theirs)
         options = {"include_background": True, "spacing": list(spacing)}
@@ -99,7 +113,8 @@ def surface_distances(
             warnings.simplefilter("ignore")
             hd95 = compute_hausdorff_distance(ours, theirs, percentile=95, **options)
             mean = compute_average_surface_distance(ours, theirs, symmetric=True, **options)
-        result[label] = SurfaceDistance(float(hd95), float(mean))
+            within = compute_surface_dice(ours, theirs, class_thresholds=[tolerance], **options)
+        result[label] = SurfaceDistance(float(hd95), float(mean), float(within))
     return result
 
 

@@ -41,6 +41,7 @@ def shape_scores(sample: Sample, displacement: Any, *, near: float = 10.0) -> di
     from scipy.ndimage import distance_transform_edt, map_coordinates
 
     from mmtk.io.space import as_numpy
+    from mmtk.metrics import edge_error
 
     u = as_numpy(displacement).astype(np.float64)
     u = u[0] if u.ndim == 4 else u
@@ -48,17 +49,14 @@ def shape_scores(sample: Sample, displacement: Any, *, near: float = 10.0) -> di
         raise GridMismatch("displacement", u.shape, "fixed", sample.displacement.shape)
     where = np.indices(sample.fixed.shape) + u
     letter = np.maximum(sample.fixed, sample.fixed - sample.appearance)
-    slope = np.stack(np.gradient(letter))
-    steepness = np.hypot(*slope)
     off = u - sample.displacement
     error = np.hypot(*off)
     gap = distance_transform_edt(sample.appearance == 0)
-    edge = (steepness > 0.1 * steepness.max()) & (gap > 2)
     band = (gap > 0) & (gap <= near) & (distance_transform_edt(letter <= 0.5) <= 3)
     squares = (map_coordinates(sample.moving, where, order=1, mode="nearest") - sample.fixed) ** 2
     back = [map_coordinates(c, where, order=3, mode="nearest") for c in sample.inverse_displacement]
     return {
-        "normal": float((np.abs((off * slope).sum(0)) / np.maximum(steepness, 1e-12))[edge].mean()),
+        "normal": edge_error(off, letter, (1.0, 1.0), gap > 2),
         "near": float(error[band].mean()),
         "in_cut": float(error[(gap == 0) & (letter > 0.5)].mean()),
         "outside": float(squares[gap > 2].sum()),

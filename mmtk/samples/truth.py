@@ -77,25 +77,14 @@ def error_against_truth(
     Raises:
         GridMismatch: The displacement is not on the fixed grid.
     """
-    import numpy as np
-    from scipy.ndimage import distance_transform_edt
-
     from mmtk.io import Volume, to_world, total_displacement
+    from mmtk.metrics import truth_errors
 
     truth = Truth.of(truth) if isinstance(truth, Sample) else truth
     grid = Volume(truth.fixed_mask, truth.affine, name="the truth")
     found = total_displacement(displacement, grid, affine)
-    error = np.sqrt(((found - to_world(truth.displacement, truth.affine)) ** 2).sum(0))
-    lesion, brain = truth.fixed_mask, truth.foreground
-    outside = brain & ~lesion
-    band = outside & (distance_transform_edt(~lesion, sampling=grid.spacing) <= near) & lesion.any()
-    return {
-        "outside": _mean(error[outside]),
-        "median": float(np.median(error[outside])) if outside.any() else float("nan"),
-        "near": _mean(error[band]),
-        "far": _mean(error[outside & ~band]),
-        "inside": _mean(error[brain & lesion]),
-    }
+    off = found - to_world(truth.displacement, truth.affine)
+    return truth_errors(off, truth.fixed_mask, truth.foreground, grid.spacing, near=near)
 
 
 def pack(displacement: np.ndarray) -> np.ndarray:
@@ -115,7 +104,3 @@ def unpack(packed: np.ndarray) -> np.ndarray:
     for axis in range(1, packed.ndim):
         packed = np.cumsum(packed, axis=axis, dtype=np.int32)
     return packed.astype(np.float32) * np.float32(QUANTUM)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else float("nan")

@@ -91,7 +91,7 @@ def test_the_surface_of_an_absent_label_is_infinitely_far():
     moved, fixed = torch.zeros(6, 6, dtype=torch.long), torch.zeros(6, 6, dtype=torch.long)
     fixed[2:4, 2:4] = 1
     found = surface_distances(moved, fixed, (1.0, 1.0), labels=[1, 5])
-    assert found[1] == (math.inf, math.inf)
+    assert found[1] == (math.inf, math.inf, 0)
     assert math.isnan(found[5].hd95)
 
 
