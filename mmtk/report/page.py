@@ -24,7 +24,7 @@ from mmtk.report.findings import Findings, Live, findings_of
 from mmtk.report.layers import describe
 from mmtk.report.panels import FIXED_LESION, LESION, Bar, Panel, make_panels
 from mmtk.report.planes import Plane, tilt
-from mmtk.report.scene import make_scene
+from mmtk.report.scene import MOST_BYTES, make_scene
 from mmtk.report.tables import flat, number, sections, tiles
 from mmtk.report.views import lesion_center, look
 from mmtk.report.words import FILES, STAGES
@@ -36,6 +36,9 @@ __all__ = ["input_name", "make_page", "template"]
 
 #: The longest edge of a picture in pixels: about what a card shows, and as much again for sharp screens.
 LONGEST = 380
+
+#: Most bytes of a page, and what of them is kept for the viewer's library, the text and the fixed image's second copy.
+LARGEST, LIBRARY = 15_000_000, 2_500_000
 
 #: The longest edge of the small picture for an index.
 THUMB = 140
@@ -84,7 +87,9 @@ def make_page(result: Live | Findings, record: Mapping[str, Any]) -> str:
     views = look(found)
     panels = make_panels(views)
     cards, asked = _cards(panels), doubts(found)
-    scene = make_scene(found, lesion_center(found))
+    pictures = sum(len(shot.data) for card in cards for shot in card.shots)
+    room = min(MOST_BYTES, (LARGEST - LIBRARY - pictures) * 3 // 4)  # base64 makes four bytes of three
+    scene = make_scene(found, lesion_center(found), room)
     # How long the page itself takes is known only after it is made.
     seconds = {stage: s for stage, s in record.get("seconds", {}).items() if stage != "report"}
     return template("page.html").render(

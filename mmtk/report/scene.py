@@ -39,8 +39,8 @@ CONTENT, MARGIN = 0.05, 4.0
 #: Sizes of voxels in mm: of maps and of the displacement.
 MAPS, FIELD = 2.0, 4.0
 
-#: Most voxels of a scan, and most bytes of all that is stored: a page stays under 15 MB.
-MOST_VOXELS, MOST_BYTES = 8_000_000, 7_500_000
+#: Most voxels of a scan, and most bytes of all that is stored.
+MOST_VOXELS, MOST_BYTES = 10_000_000, 7_500_000
 
 #: log2 determinants beyond this are shown as this.
 MOST_GROWTH = 4.0
@@ -140,26 +140,33 @@ class Scene:
         return round((2 * x + y) / max(y, z), 4)
 
 
-def make_scene(found: Findings, center: Sequence[int]) -> Scene | None:
+def make_scene(found: Findings, center: Sequence[int], room: int = MOST_BYTES) -> Scene | None:
     """Return the volumes for the viewer; None of a 2-D image, which its pictures show whole.
 
     Args:
         found: What to show.
         center: The voxel of the fixed grid that the crosshair starts at.
+        room: Most bytes that all volumes may take together; for less they are made coarser.
     """
     if found.space.dim != 3:
         return None
-    spacing = np.array(found.space.spacing)
     head = _head(found)
-    size = [part.stop - part.start for part in head]
-    step = np.ones(3, dtype=int)
-    while np.prod(np.ceil(size / step)) > MOST_VOXELS:
-        step[np.argmin(step * spacing)] += 1
+    size = np.array([part.stop - part.start for part in head])
+    step = _coarser(np.ones(3, dtype=int), size, found.space.spacing, MOST_VOXELS)
     while True:
         scene = _pack(found, head, step, center)
-        if sum(len(store.data) for store in scene.stores.values()) <= MOST_BYTES:
+        bytes_ = sum(len(store.data) for store in scene.stores.values())
+        if bytes_ <= room or (step >= size).all():
             return scene
-        step = np.maximum(step + 1, np.round((step + 1) * min(spacing) / spacing)).astype(int)
+        step = _coarser(step, size, found.space.spacing, np.prod(size / step) * min(0.95, room / bytes_))
+
+
+def _coarser(step: np.ndarray, size: np.ndarray, spacing: Sequence[float], most: float) -> np.ndarray:
+    """Return the steps, made larger until a box of so many voxels has no more than ``most`` of the large ones."""
+    larger = step.copy()
+    while np.prod(size / larger) > most and (larger < size).any():
+        larger[np.argmin(larger * np.array(spacing))] += 1
+    return larger
 
 
 def _head(found: Findings) -> tuple[slice, ...]:

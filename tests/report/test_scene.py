@@ -12,7 +12,7 @@ import pytest
 import torch
 from nibabel import Nifti1Image
 
-from mmtk.report import scene as module
+import mmtk.report
 from mmtk.report import write_report
 from mmtk.report.findings import findings_of
 from mmtk.report.scene import make_scene
@@ -122,16 +122,16 @@ def test_all_volumes_fill_one_box(make):
     assert len(boxes) == 1
 
 
-def test_what_does_not_fit_is_made_coarser(make, monkeypatch):
+@pytest.mark.parametrize("share", [0.6, 0.1, 0.0])
+def test_what_does_not_fit_is_made_coarser(share, make):
     found = findings_of(make(SHAPE, affine=np.eye(4)))
     noise = np.random.default_rng(0).normal(50, 20, SHAPE).astype(np.float32)
     found.fixed.data[:] = noise
     whole = make_scene(found, CENTER)
-    bound = sum(len(store.data) for store in whole.stores.values()) // 2
-    monkeypatch.setattr(module, "MOST_BYTES", bound)
-    small = make_scene(found, CENTER)
-    assert sum(len(store.data) for store in small.stores.values()) <= bound
-    assert min(small.spacing) > max(whole.spacing)
+    size = sum(len(store.data) for store in whole.stores.values())
+    small = make_scene(found, CENTER, int(share * size))
+    assert sum(len(store.data) for store in small.stores.values()) <= max(share * size, 2000)
+    assert np.prod(small.spacing) > np.prod(whole.spacing)
 
 
 def test_of_a_flat_image_there_are_no_volumes(make):
@@ -145,5 +145,5 @@ def test_the_page_holds_the_volumes_and_the_library_as_published(make, record, t
     held = dict(re.findall(r'<script type="text/plain" id="([\w-]+)">([A-Za-z0-9+/=]*)</script>', text))
     assert {"niivue", "volume-fixed", "volume-moving", "volume-warped", "volume-deformed"} <= set(held)
     library = gzip.decompress(base64.b64decode(held["niivue"]))
-    readme = (Path(module.__file__).parent / "niivue" / "README.md").read_text()
+    readme = (Path(mmtk.report.__file__).parent / "niivue" / "README.md").read_text()
     assert hashlib.sha256(library).hexdigest() in readme
