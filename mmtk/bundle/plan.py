@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import shutil
@@ -178,7 +179,11 @@ def _start(
 def _full_folder(out: Path, overwrite: bool) -> list[str]:
     if out.exists() and not out.is_dir():
         return [f"--out {out}: is a file; give a folder"]
-    if not overwrite and out.is_dir() and any(out.iterdir()):
+    if overwrite or not out.is_dir():
+        return []
+    from mmtk.io import holds_something
+
+    if holds_something(out):
         return [f"--out {out}: the folder is not empty; give another one, or --overwrite"]
     return []
 
@@ -191,20 +196,23 @@ def _unknown_device(device: str) -> list[str]:
 
 def _probe(config: RunConfig) -> None:
     """Read the headers of the images: what they show to be unusable is refused before anything heavy is loaded."""
-    from mmtk.io import probe_image
+    from mmtk.io import check_run_memory, probe_image
 
-    problems, dims = [], {}
+    problems, dims, voxels = [], {}, {}
     for name in FILES:
         path = getattr(config, name)
         if path is None:
             continue
         try:
-            dims[name] = probe_image(path, name=name, spacing=config.spacing).dim
+            header = probe_image(path, name=name, spacing=config.spacing)
+            dims[name], voxels[name] = header.dim, math.prod(header.shape)
         except ConfigError as error:
             problems += error.problems
     if len({dims[name] for name in ("moving", "fixed") if name in dims}) > 1:
         problems.append(
             f"moving is {dims['moving']}-D but fixed is {dims['fixed']}-D; give two images of the same dimension"
         )
+    if not problems:
+        check_run_memory(voxels["moving"], voxels["fixed"])
     if problems:
         raise ConfigError(problems)

@@ -13,10 +13,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from mmtk.cli.process import settle
 
     settle()
-    from mmtk.cli.app import OPTIONS, app
+    try:
+        from mmtk.cli.app import OPTIONS, app
 
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0].startswith("-") and words[0] not in OPTIONS:
-        # A setting typed as an option, without a command: `run` knows what to advise.
-        words.insert(0, "run")
-    app(args=words, prog_name="mmtk")
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        if words and words[0].startswith("-") and words[0] not in OPTIONS:
+            # A setting typed as an option, without a command: `run` knows what to advise.
+            words.insert(0, "run")
+        app(args=words, prog_name="mmtk")
+    except KeyboardInterrupt:  # before a command could catch it
+        sys.stderr.write("stopped\n")
+        sys.exit(130)

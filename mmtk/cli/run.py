@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmtk.cli.refusal import refusals
+from mmtk.cli.refusal import INTERRUPTED, refusals
 
 if TYPE_CHECKING:
     from mmtk.bundle.plan import Plan
@@ -31,6 +31,9 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last finished level of a run that was stopped.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, show what would run, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     bids: Annotated[
@@ -60,10 +63,12 @@ def run(
         if dry_run:
             typer.echo(plan.as_json() if as_json else plan.as_yaml())
         else:
-            _carry_out(plan, device, seed, overwrite, as_json, bids)
+            _carry_out(plan, device, seed, overwrite, resume, as_json, bids)
 
 
-def _carry_out(plan: Plan, device: str, seed: int, overwrite: bool, as_json: bool, bids: bool) -> None:
+def _carry_out(
+    plan: Plan, device: str, seed: int, overwrite: bool, resume: bool, as_json: bool, bids: bool
+) -> None:
     from mmtk.cli.progress import progress_bar
     from mmtk.io.bids import names_for, write_bids_beside
     from mmtk.registration import run as carry_out
@@ -73,16 +78,24 @@ def _carry_out(plan: Plan, device: str, seed: int, overwrite: bool, as_json: boo
     config = plan.ready(seed)
     if bids:
         names_for(config.moving, config.fixed)  # says what is wrong with them before anything is computed
-    with progress_bar() as progress:
-        result = carry_out(
-            config,
-            plan.out,
-            device=device,
-            seed=seed,
-            overwrite=overwrite or plan.sample is not None,
-            progress=progress,
-            command=shlex.join(["mmtk", *sys.argv[1:]]),
+    try:
+        with progress_bar() as progress:
+            result = carry_out(
+                config,
+                plan.out,
+                device=device,
+                seed=seed,
+                overwrite=overwrite or plan.sample is not None,
+                resume=resume,
+                progress=progress,
+                command=shlex.join(["mmtk", *sys.argv[1:]]),
+            )
+    except KeyboardInterrupt:
+        told = (
+            f"stopped; '{plan.out}' is as it was, and the same with --resume goes on after the last finished level"
         )
+        typer.echo(told, err=True)
+        raise typer.Exit(INTERRUPTED) from None
     if bids:
         write_bids_beside(plan.out)
     typer.echo(_as_json(result, plan.out) if as_json else _summary(result, plan.out))

@@ -13,6 +13,8 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +33,10 @@ Spacing = float | Sequence[float] | None
 
 #: More voxels than this are a damaged header, or a job for another program.
 MOST_VOXELS = 2**31 - 1
+#: No file unpacks to more than this many times its size by gzip's method.
+DEFLATE = 1032
+#: Voxels of other sizes, and origins farther away, in mm, are a damaged header.
+SMALLEST, LARGEST, FARTHEST = 1e-6, 1e6, 1e7
 MILLIMETERS = {"mm": 1.0, "meter": 1e3, "micron": 1e-3}
 
 
@@ -100,6 +106,9 @@ def open_image(file: Path, name: str) -> Any:
         with imageglobals.LoggingOutputSuppressor():
             image = nibabel.load(file)
     except Exception as error:  # what a reader of forty formats raises on a damaged file is not to be listed
+        with warnings.catch_warnings():  # some of them leave their file open; it is closed here
+            warnings.simplefilter("ignore", ResourceWarning)
+            traceback.clear_frames(error.__traceback__)
         raise InputError(
             f"{name}: '{file}' cannot be read as an image ({_first_line(error)}); it may be damaged or of another "
             f"format: mmtk reads NIfTI, MGH, Analyze and what else nibabel reads, and PNG, JPEG and TIFF in 2-D"
@@ -200,20 +209,32 @@ def _spatial(shape: Sequence[int], name: str, label: str) -> tuple[tuple[int, ..
 
 
 def _check_length(image: Any, name: str, path: Path | None) -> None:
-    """Find a truncated uncompressed file by its length; a compressed one is found when it is read."""
+    """Find a file that is too short for what its header says, before the memory for all of it is asked for.
+
+    A compressed file is believed as far as any file of its size could be true; the rest is found when it is read.
+    """
     import nibabel
 
     offset, file = getattr(image.dataobj, "offset", None), image.file_map["image"].filename
-    if offset is None or file is None or Path(file).suffix.lower() in (".gz", ".bz2", ".zst"):
+    if offset is None or file is None:
         return
-    if not isinstance(image, nibabel.AnalyzeImage):  # NIfTI is one, too; other formats lay voxels as they like
-        return
+    if isinstance(image, nibabel.Nifti1Image) and offset < image.header.sizeof_hdr:
+        raise InputError(
+            f"{name}: {where(path)} says that its voxels begin at byte {offset}, within its header of "
+            f"{image.header.sizeof_hdr} bytes; the header is damaged, so copy or export the image again"
+        )
+    packed = Path(file).suffix.lower() in (".gz", ".mgz")
+    if not packed and (
+        Path(file).suffix.lower() in (".bz2", ".zst") or not isinstance(image, nibabel.AnalyzeImage)
+    ):
+        return  # NIfTI is an AnalyzeImage, too; other formats lay voxels as they like
     expected = offset + math.prod(image.shape) * np.dtype(image.get_data_dtype()).itemsize
     found = os.path.getsize(file) if os.path.exists(file) else 0
-    if found < expected:
+    if found * (DEFLATE if packed else 1) < expected:
+        most = f" {'bytes, compressed,' if packed else 'bytes'} are there and {expected:,} are expected"
         raise InputError(
-            f"{name}: the voxels of {where(path)} cannot be read: {found:,} bytes are there and {expected:,} are "
-            f"expected; the file is truncated, so copy or download it again"
+            f"{name}: the voxels of {where(path)} cannot be read: {found:,}{most}; the file is truncated, or its "
+            f"header is damaged, so copy or download it again"
         )
 
 
@@ -229,9 +250,7 @@ def _stated_affine(image: Any, label: str) -> tuple[np.ndarray, tuple[int, int],
         return affine, (1, 1), tuple(notes)
     codes = int(header["sform_code"]), int(header["qform_code"])
     if codes[0] > 0 and codes[1] > 0:
-        apart = _apart(affine, header.get_qform(), image.shape)
-        if apart > 0.1:
-            notes.append(f"sform and qform of {label} disagree by up to {apart:.3g} mm; the sform is used.")
+        notes += _disagreement(header, affine, image.shape, label)
     try:
         unit = MILLIMETERS.get(header.get_xyzt_units()[0], 1.0)
     except KeyError:
@@ -240,6 +259,20 @@ def _stated_affine(image: Any, label: str) -> tuple[np.ndarray, tuple[int, int],
         affine[:3] *= unit
         notes.append(f"{label} is not in mm; its affine is multiplied by {unit:g}.")
     return affine, codes, tuple(notes)
+
+
+def _disagreement(header: Any, affine: np.ndarray, shape: Sequence[int], label: str) -> list[str]:
+    """Return a note where the qform is not what the sform is."""
+    try:
+        with np.errstate(all="ignore"):
+            apart = _apart(affine, header.get_qform(), shape)
+    except ValueError:  # no rotation
+        apart = math.nan
+    if not math.isfinite(apart):
+        return [f"the qform of {label} is damaged; its sform is used."]
+    return (
+        [f"sform and qform of {label} disagree by up to {apart:.3g} mm; the sform is used."] if apart > 0.1 else []
+    )
 
 
 def _apart(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:
@@ -317,6 +350,10 @@ def _trouble(storage: Storage, dim: int) -> str | None:
     if not np.isfinite(axes).all() or not np.isfinite(storage.affine[:3, 3]).all():
         return "has an affine with NaN or infinite entries"
     lengths = np.linalg.norm(axes, axis=0)
+    if lengths.min() > 0 and not SMALLEST <= lengths.min() <= lengths.max() <= LARGEST:
+        return f"has voxels of {' x '.join(f'{h:.3g}' for h in lengths)} mm"
+    if np.abs(storage.affine[:3, 3]).max() > FARTHEST:
+        return f"lies {np.abs(storage.affine[:3, 3]).max():.3g} mm from the origin"
     if not lengths.min() > 0 or np.linalg.svd(axes / lengths, compute_uv=False).min() < 1e-4:
         return "has a singular affine (its axes do not span the space)"
     return None

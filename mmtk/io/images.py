@@ -5,6 +5,7 @@ Checks come in the order of what they cost: the path, the header, the voxels. No
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from mmtk.io.headers import (
     picture_header,
     where,
 )
+from mmtk.io.memory import check_memory
 from mmtk.io.pictures import gray, is_picture, open_picture
 from mmtk.io.space import as_numpy, shear
 from mmtk.io.volume import Header, Volume
@@ -97,6 +99,13 @@ def check_finite(volume: Volume) -> tuple[float, float]:
 
 def _image(image: Any, name: str, spacing: Spacing) -> Volume:
     header = image_header(image, name, spacing)
+    if header.path is not None:
+        # As the file has them, as float32, and once more in C order.
+        check_memory(
+            math.prod(header.shape) * (header.storage.dtype.itemsize + 8),
+            f"{name}: to read the {math.prod(header.shape):,} voxels of {where(header.path)}",
+            "crop or downsample it, or read it on a machine with more",
+        )
     try:
         with np.errstate(over="ignore"):  # what is beyond float32's range becomes infinite and is counted as such
             voxels = image.get_fdata(caching="unchanged", dtype=np.float32)

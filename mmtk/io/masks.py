@@ -134,7 +134,7 @@ def _resampled(mask: Volume, like: Volume) -> Volume:
     to_mask = voxel_to_voxel(like, mask)[:dim]
     data = mask.data
     # One voxel of the image may span several of the mask: average first, or a small lesion falls between samples.
-    span = np.linalg.norm(to_mask[:, :dim], axis=1)
+    span = np.minimum(np.linalg.norm(to_mask[:, :dim], axis=1), 2 * max(mask.shape))
     if span.max() > 1.01:
         data = ndimage.gaussian_filter(data, 0.5 * np.sqrt(np.maximum(span**2 - 1, 0)), mode="nearest", truncate=3)
     data = ndimage.affine_transform(
