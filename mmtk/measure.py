@@ -189,6 +189,7 @@ def deformation(u: Tensor, determinant: Tensor, grid: Grid) -> dict[str, float]:
     least, most = (float(value) for value in determinant.aminmax())
     squares = sum((u[0, axis] * h).square_() for axis, h in enumerate(grid.spacing))
     assert isinstance(squares, Tensor)
+    farthest = math.sqrt(float(squares.max()))
     inner = determinant[(slice(2, -2),) * grid.dim]
     return {
         "folds": 0 if least > 0 else int((~(determinant > 0)).sum()),
@@ -197,8 +198,8 @@ def deformation(u: Tensor, determinant: Tensor, grid: Grid) -> dict[str, float]:
         "jacobian_max": most,
         "sdlogj": log_deviation(determinant),
         "sdlogj_learn2reg": log_deviation(inner + 3),
-        "displacement_max_mm": math.sqrt(float(squares.max())),
         "displacement_mean_mm": total(squares.sqrt_()) / grid.size,
+        "displacement_max_mm": farthest,
     }
 
 

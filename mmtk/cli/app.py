@@ -12,6 +12,8 @@ import typer
 from mmtk import __version__
 from mmtk.cli.apply import apply
 from mmtk.cli.convert import convert
+from mmtk.cli.doctor import doctor
+from mmtk.cli.evaluate import evaluate
 from mmtk.cli.extra import extra
 from mmtk.cli.listing import plugins
 from mmtk.cli.report import report
@@ -53,9 +55,11 @@ _FREE = {"ignore_unknown_options": True}
 
 app.command(context_settings=_FREE)(run)
 app.command(context_settings=_FREE)(apply)
+app.command(context_settings=_FREE)(evaluate)
 app.command()(report)
 app.command()(plugins)
 app.command()(show)
+app.command()(doctor)
 app.command(context_settings=_FREE)(sample)
 app.command(context_settings=_FREE)(convert)
 app.command(name="x", context_settings={**_FREE, "help_option_names": []})(extra)

@@ -13,6 +13,7 @@ SECTIONS = {
     "deformation": "Deformation",
     "lesion": "Lesion",
     "disentanglement": "Shape against appearance",
+    "cost": "Cost",
 }
 
 #: Name and meaning of each metric; one that is not here is shown under its own name.
@@ -44,7 +45,19 @@ METRICS = {
         "how far a point ends from its start after the map and its inverse",
     ),
     "inverse_consistency_max_mm": ("largest inverse consistency error, mm", "the same where it is largest"),
-    "nondiffeomorphic_volume": ("non-diffeomorphic volume", "volume in which the map folds; should be 0"),
+    "sdlogj_learn2reg": (
+        "SDlogJ of Learn2Reg",
+        "the same as that challenge computes it, for its tables; hardly sees folds",
+    ),
+    "nondiffeomorphic_volume": (
+        "non-diffeomorphic volume, mm\u00b3",
+        "that the map turns inside out between voxels (mm\u00b2 in 2-D); should be 0",
+    ),
+    "mass_effect": (
+        "mass effect",
+        "how much smaller tissue within 10 mm of the lesion is in the moving image; below 0: it sank into the lesion",
+    ),
+    "mass_effect_ml": ("mass effect, ml", "the same as a volume"),
     "volume_ml": ("lesion volume, ml", "of the mask given, in the moving image"),
     "warped_volume_ml": ("warped lesion volume, ml", "of the mask carried onto the fixed image, affine included"),
     "volume_kept": ("volume kept", "warped over given volume, affine included; 1 is kept, 0 is collapsed"),
@@ -56,6 +69,10 @@ METRICS = {
         "appearance energy outside the mask",
         "integral of the squared intensity change where none is allowed; 0 if only the lesion changed",
     ),
+    "appearance_leak": (
+        "appearance leaked",
+        "share of the squared intensity change that lies outside the mask; 0 if only the lesion changed",
+    ),
     "share_explained_by_shape": (
         "share explained by shape",
         "of the squared change from moving to warped, the part made by the deformation; 1 is all of it",
@@ -63,13 +80,32 @@ METRICS = {
     "dice_mean": ("mean Dice", "overlap of warped and fixed labels, mean over labels; 1 is the same regions"),
     "dice": ("Dice", "overlap of warped and fixed labels; 1 is the same region"),
     "hd95_mean_mm": ("mean HD95, mm", "95th percentile of the distances between the labels' surfaces"),
+    "surface_distance_mean_mm": (
+        "mean surface distance, mm",
+        "between the labels' surfaces, mean over labels in both maps",
+    ),
+    "surface_dice_mean": (
+        "surface Dice",
+        "share of the surfaces that lies within the tolerance of the other; 1 is all",
+    ),
+    "labels_missing": ("labels missing", "that only one of the label maps has; their distances are left out"),
     "hd95": ("HD95, mm", "95th percentile of the distances between the two surfaces"),
     "surface_distance": ("surface distance, mm", "mean distance between the two surfaces"),
     "labels": ("labels compared", "that occur in either label map"),
+    "outside_mm": ("error outside the lesion, mm", "mean distance to the true displacement, within the head"),
+    "median_mm": ("median error outside the lesion, mm", "half of the voxels outside the lesion err by less"),
+    "near_mm": ("error near the lesion, mm", "the mean within 10 mm of it, where its mass effect is"),
+    "far_mm": ("error far from the lesion, mm", "the mean over the rest"),
+    "inside_mm": ("error inside the lesion, mm", "where tissue may have no counterpart: means little"),
+    "edges_mm": ("error across visible edges, mm", "along the image's gradient, where an error can be seen"),
     "endpoint_error_outside_mm": ("error outside the lesion, mm", "mean distance to the true displacement"),
     "endpoint_error_inside_mm": ("error inside the lesion, mm", "mean distance to the true displacement"),
     "landmark_error_median_mm": ("median landmark error, mm", "distance of carried landmarks to their twins"),
     "landmark_error_mean_mm": ("mean landmark error, mm", "distance of carried landmarks to their twins"),
+    "landmark_error_max_mm": ("largest landmark error, mm", "distance of the worst landmark to its twin"),
+    "landmarks": ("landmarks compared", "in both files"),
+    "seconds": ("time, s", "from reading to writing"),
+    "peak_memory_mb": ("peak memory, MB", "of the whole process"),
     "robustness": ("robustness", "share of landmarks that came nearer to their twins"),
 }
 
