@@ -16,6 +16,7 @@ low bits of a smooth field do not compress.
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ import numpy as np
 
 from mmtk.errors import InputError
 from mmtk.io.affines import StoredTransform, linear_matrix, matrix_parameters, stored_transforms
-from mmtk.io.files import replacing, write_bytes
+from mmtk.io.files import write_bytes
 from mmtk.io.headers import existing_file, open_image
 from mmtk.io.images import nifti, nifti_path
 from mmtk.io.space import LPS, ItkGrid, itk_grid, on_grid, ras_lps, to_voxels, to_world, total_displacement
@@ -188,10 +189,10 @@ def _step_parts(step: AffineStep | FieldStep, dim: int) -> _Parts:
 def _write_composite(path: str | os.PathLike[str], transforms: Sequence[_Parts]) -> Path:
     import h5py
 
-    target = Path(path)
     text = h5py.string_dtype("ascii")
     dim = 2 if len(transforms[0][2]) in (2, 10) else 3
-    with replacing(target) as temporary, h5py.File(temporary, "w") as file:
+    content = io.BytesIO()  # HDF5 brings the process down where a disk is full; so it never sees the disk
+    with h5py.File(content, "w") as file:
         for key, value in {
             "ITKVersion": "5.4.0",
             "HDFVersion": h5py.version.hdf5_version,
@@ -205,7 +206,7 @@ def _write_composite(path: str | os.PathLike[str], transforms: Sequence[_Parts])
             group.create_dataset(f"{number}/TransformType", data=[f"{kind}_double_{dim}_{dim}"], dtype=text)
             group.create_dataset(f"{number}/TransformFixedParameters", data=fixed)
             group.create_dataset(f"{number}/TransformParameters", data=parameters)
-    return target
+    return write_bytes(path, content.getbuffer())
 
 
 def read_transform(path: str | os.PathLike[str], *, name: str = "transform") -> tuple[AffineStep | FieldStep, ...]:
