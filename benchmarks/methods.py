@@ -49,7 +49,7 @@ _FINE = {"sigma": [24.0, 8.0, 4.0], "sigma_weights": [1.0, 0.1, 0.02], "stride":
 #: What ``subject=same`` stands for, in full, so that a change of defaults does not change what was measured.
 _SAME = {
     "kernel": "gaussian", "sigma": [24.0, 12.0], "sigma_weights": [1.0, 0.1], "stride": 6.0, "lambda": 5e-5,
-    "mu": 0.03, "detail": 7.0,
+    "mu": 0.1, "detail": 7.0,
 }  # fmt: skip
 _MIDDLE = {"sigma": [24.0, 8.0], "sigma_weights": [1.0, 0.1]}
 _PUBLISHED = {

@@ -26,10 +26,9 @@ SUBJECTS: dict[str, tuple[str, tuple[float, ...]]] = {
 LAMBDA = {"gaussian": {"ssd": 2e-6, "default": 5e-5}, "sobolev": {"ssd": 2e-5, "default": 1e-4}}
 
 #: Width in mm of the finer kernel around a lesion, and the weight of the intensity change, found on the same cases.
-#: Two people: their kernel knows detail already, and a lesion that may be painted at will distorts nothing. One
-#: person: what is left of a mismatch inside the mask helps to find how far its rim has moved.
+#: Two people: their kernel knows detail already, and the freer the lesion may be painted, the less it is distorted.
 DETAIL = {"another": 0.0, "same": 7.0}
-MU = {"another": 0.15, "same": 0.03}
+MU = {"another": 0.15, "same": 0.1}
 #: The coupled model has its published weight.
 COUPLED_MU = 0.1
 
