@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -99,15 +99,16 @@ def surface_distances(
     )
 
     shape = fixed.shape[-len(spacing) :]
-    flat_moved, flat_fixed = _pair(moved, fixed)
+    maps = [m.view(shape) for m in _pair(moved, fixed)]
+    boxes = _boxes(maps)
     result = {}
     for label in dice(moved, fixed) if labels is None else labels:
-        ours, theirs = ((m == label).view(1, 1, *shape) for m in (flat_moved, flat_fixed))
+        box = boxes(label)
+        ours, theirs = ((m[box] == label)[None, None] for m in maps)
         if not (ours.any() and theirs.any()):
             far = math.inf if ours.any() or theirs.any() else math.nan
             result[label] = SurfaceDistance(far, far, 0.0 if far == math.inf else math.nan)
             continue
-        ours, theirs = _cropped(ours, theirs)
         options = {"include_background": True, "spacing": list(spacing)}
         with warnings.catch_warnings():  # MONAI warns of its own future
             warnings.simplefilter("ignore")
@@ -128,11 +129,20 @@ def _pair(moved: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
     return moved, fixed
 
 
-def _cropped(*masks: Tensor) -> list[Tensor]:
-    """Cut masks ``(1, 1, *space)`` to the box that holds them all, and one voxel more, which a surface needs."""
-    union = torch.stack(masks).any(0)
-    box = [slice(None), slice(None)]
-    for axis in range(2, union.ndim):
-        inside = union.amax([a for a in range(union.ndim) if a != axis]).nonzero()
-        box.append(slice(max(int(inside[0]) - 1, 0), int(inside[-1]) + 2))
-    return [m[tuple(box)] for m in masks]
+def _boxes(maps: Sequence[Tensor]) -> Callable[[int], tuple[slice, ...]]:
+    """Return what tells the box that holds a label in all maps, and one voxel more, which a surface needs."""
+    from scipy.ndimage import find_objects
+
+    found = [find_objects(labels.cpu().numpy()) for labels in maps]
+    whole = tuple(slice(0, n) for n in maps[0].shape)
+
+    def box(label: int) -> tuple[slice, ...]:
+        known = [boxes[label - 1] for boxes in found if 0 < label <= len(boxes) and boxes[label - 1] is not None]
+        if not known:
+            return whole
+        return tuple(
+            slice(max(min(s.start for s in a) - 1, 0), max(s.stop for s in a) + 1)
+            for a in zip(*known, strict=True)
+        )
+
+    return box
