@@ -183,7 +183,7 @@ def _full_folder(out: Path, overwrite: bool) -> list[str]:
         return []
     from mmtk.io import holds_something
 
-    if holds_something(out):
+    if holds_something(out, beside={"sample"}):
         return [f"--out {out}: the folder is not empty; give another one, or --overwrite"]
     return []
 

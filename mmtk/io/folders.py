@@ -179,9 +179,11 @@ def making(
         made._leave()
 
 
-def holds_something(out: Path) -> bool:
-    """Whether a folder is there and holds more than what a run in the making has put there."""
-    return out.is_dir() and any(not entry.name.startswith(_INSIDE) for entry in out.iterdir())
+def holds_something(out: Path, beside: Collection[str] = ()) -> bool:
+    """Whether a folder is there and holds more than names ``beside`` and what a run in the making has put there."""
+    return out.is_dir() and any(
+        not entry.name.startswith(_INSIDE) and entry.name not in beside for entry in out.iterdir()
+    )
 
 
 def disk_trouble(error: BaseException) -> str | None:

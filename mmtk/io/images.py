@@ -5,6 +5,7 @@ Checks come in the order of what they cost: the path, the header, the voxels. No
 
 from __future__ import annotations
 
+import gzip
 import math
 import os
 from dataclasses import replace
@@ -32,6 +33,8 @@ from mmtk.io.volume import Header, Volume
 __all__ = ["load", "read_image", "write_image"]
 
 LONGEST_NIFTI1_AXIS = 32767
+#: Bytes that are unpacked behind the last voxel to come to the checksum.
+BEYOND = 1 << 16
 
 
 def read_image(source: Any, *, name: str = "moving", spacing: Spacing = None) -> Volume:
@@ -74,7 +77,11 @@ def load(source: Any, *, name: str, spacing: Spacing = None) -> Volume:
         return replace(source, name=name)
     if isinstance(source, (str, os.PathLike)):
         file = existing_file(source, name)
-        return _picture(file, name, spacing) if is_picture(file) else _image(open_image(file, name), name, spacing)
+        return (
+            _picture(file, name, spacing)
+            if is_picture(file)
+            else _image(open_image(file, name), name, spacing, file)
+        )
     if hasattr(source, "dataobj"):
         return _image(source, name, spacing)
     array = as_numpy(source)
@@ -97,25 +104,48 @@ def check_finite(volume: Volume) -> tuple[float, float]:
     )
 
 
-def _image(image: Any, name: str, spacing: Spacing) -> Volume:
+def _image(image: Any, name: str, spacing: Spacing, file: Path | None = None) -> Volume:
     header = image_header(image, name, spacing)
     if header.path is not None:
-        # As the file has them, as float32, and once more in C order.
+        # As the file has them, twice where it is compressed, as float32, and once more in C order.
         check_memory(
-            math.prod(header.shape) * (header.storage.dtype.itemsize + 8),
+            math.prod(header.shape) * (2 * header.storage.dtype.itemsize + 8),
             f"{name}: to read the {math.prod(header.shape):,} voxels of {where(header.path)}",
             "crop or downsample it, or read it on a machine with more",
         )
     try:
+        whole = image if file is None else _unpacked(image, file)
         with np.errstate(over="ignore"):  # what is beyond float32's range becomes infinite and is counted as such
-            voxels = image.get_fdata(caching="unchanged", dtype=np.float32)
+            voxels = whole.get_fdata(caching="unchanged", dtype=np.float32)
     except Exception as error:  # gzip, zlib, mmap and nibabel each have their own way of finding the end too early
         raise InputError(
             f"{name}: the voxels of {where(header.path, 'nibabel image')} cannot be read "
             f"({(str(error).strip() or type(error).__name__).splitlines()[0][:160]}); "
-            f"the file is probably truncated, so copy or download it again"
+            f"the file is truncated or damaged, so copy or download it again"
         ) from error
     return _volume(header, voxels)
+
+
+def _unpacked(image: Any, file: Path) -> Any:
+    """Return the image of a gzipped file, unpacked as far as its header says, its checksum compared.
+
+    nibabel stops before the checksum, and so takes a file with wrong bits for a good one.
+    """
+    from nibabel import imageglobals
+
+    offset = getattr(image.dataobj, "offset", None)
+    if offset is None or file.suffix.lower() not in (".gz", ".mgz"):
+        return image
+    count = offset + math.prod(image.shape) * np.dtype(image.get_data_dtype()).itemsize
+    with gzip.open(file) as packed:
+        data = packed.read(count)
+        try:
+            packed.read(BEYOND)
+        except gzip.BadGzipFile as error:
+            if not str(error).startswith("Not a gzipped file"):  # something else behind it, which is nobody's harm
+                raise
+    with imageglobals.LoggingOutputSuppressor():  # it has said already what is odd about the header
+        return type(image).from_bytes(data)
 
 
 def _picture(file: Path, name: str, spacing: Spacing) -> Volume:

@@ -274,6 +274,14 @@ def test_a_damaged_image_is_refused_in_a_sentence_or_read(name, tmp_path):
     attempt(lambda: read_mask(path, like=whole))
 
 
+@pytest.mark.parametrize("name", [name for name in CORPUS if name.startswith("gzip-")])
+def test_wrong_bits_in_a_gzipped_file_never_pass_for_voxels(name, tmp_path):
+    """Its checksum tells: what is read from such a file is what was written, or nothing."""
+    image = attempt(lambda: read_image(write(tmp_path, name)))
+    if image is not None:
+        np.testing.assert_array_equal(image.data, voxels("f4"))
+
+
 @pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "i4", "u4", "f4", "f8"])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("suffix", ["nii", "nii.gz"])

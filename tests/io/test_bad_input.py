@@ -111,7 +111,7 @@ def test_a_truncated_compressed_file(save):
     path = save(noise(20, 20, 20))
     path.write_bytes(path.read_bytes()[:9000])
     with pytest.raises(
-        InputError, match=r"moving: the voxels of .* cannot be read .* the file is probably truncated"
+        InputError, match=r"moving: the voxels of .* cannot be read .* the file is truncated or damaged"
     ):
         read_image(path)
 
