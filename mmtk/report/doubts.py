@@ -56,7 +56,8 @@ def _outcome(result: Findings) -> Iterator[Doubt]:
     if not outcome.ok:
         yield Doubt(f"The optimization failed: {outcome.value}.", "grave")
     elif outcome is Outcome.EXHAUSTED:
-        yield Doubt(f"The optimization was cut short: {outcome.value}.")
+        # How a run with a fixed number of iterations ends: nothing is wrong.
+        yield Doubt("Every iteration was used. If the curve of the energy still falls, raise `iterations`.", "note")
 
 
 def _match(metrics: Mapping[str, Any]) -> Iterator[Doubt]:
