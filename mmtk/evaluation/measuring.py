@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -172,6 +173,7 @@ class Measuring:
         grid = Grid(shape, spacing_of(found.affine, len(shape)))
         u = torch.from_numpy(np.ascontiguousarray(to_voxels(found.vectors, found.affine)))[None]
         determinant = jacobian_determinant(u)[0, 0]
+        self.notes.append("The deformation is that of the whole field: an affine that it holds is not left out.")
         report: dict[str, Any] = {"deformation": deformation(u, determinant, grid)}
         if "inverse" in self.said:
             report["deformation"] |= self._there_and_back(found)
@@ -198,10 +200,14 @@ class Measuring:
         voxels = voxels.reshape(-1, dim)
         start = voxels @ found.affine[:dim, :dim].T + found.affine[:dim, 3]
         there = start + found.vectors[(slice(None), *voxels.T)].T
-        first = back.steps[0]
+        # Beyond its grid a field is 0 and tells nothing of the way back.
+        affines = list(itertools.takewhile(lambda step: not isinstance(step, FieldStep), back.steps))
         stays = np.ones(len(there), bool)
-        if isinstance(first, FieldStep):
-            stays = within(voxels_of(there, first.affine), first.vectors.shape[1:])
+        if len(affines) < len(back.steps):
+            field = back.steps[len(affines)]
+            assert isinstance(field, FieldStep)
+            reached = replace(back, steps=tuple(affines)).points(there)
+            stays = within(voxels_of(reached, field.affine), field.vectors.shape[1:])
         error = np.linalg.norm(back.points(there[stays]) - start[stays], axis=1)
         if not len(error):
             return {"inverse_consistency_mean_mm": math.nan, "inverse_consistency_max_mm": math.nan}

@@ -47,6 +47,7 @@ PARTNERS = {
     "warped": "fixed",
     "deformed": "warped",
     "placed": "warped",
+    "mask": "fixed",
     "labels": "fixed_labels",
     "fixed_labels": "labels",
     "landmarks": "fixed_landmarks",
