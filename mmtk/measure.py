@@ -116,7 +116,7 @@ def measure(
             "volume_ml": total(mask) * prepared.mask.grid.cell_volume / 1000,
             "warped_volume_ml": total(images.mask) * found.grid.cell_volume / 1000,
             "volume_kept": lesion_volume_kept(mask, images.mask, prepared.mask.grid, found.grid),
-            **lesion(images.jacobian / placed, images.mask, tensor(prepared.fixed)[0, 0], found.grid),
+            **lesion(images.jacobian / placed, images.mask, tensor(prepared.fixed, mask.device)[0, 0], found.grid),
         }
     if images.appearance is not None:
         report["disentanglement"] = disentanglement(compared, found.grid)
