@@ -33,6 +33,7 @@ from mmtk.io.volume import Header, Volume
 __all__ = ["load", "read_image", "write_image"]
 
 LONGEST_NIFTI1_AXIS = 32767
+PACKED = (".gz", ".mgz")
 #: Bytes that are unpacked behind the last voxel to come to the checksum.
 BEYOND = 1 << 16
 
@@ -108,8 +109,9 @@ def _image(image: Any, name: str, spacing: Spacing, file: Path | None = None) ->
     header = image_header(image, name, spacing)
     if header.path is not None:
         # As the file has them, twice where it is compressed, as float32, and once more in C order.
+        copies = 2 if header.path.suffix.lower() in PACKED else 1
         check_memory(
-            math.prod(header.shape) * (2 * header.storage.dtype.itemsize + 8),
+            math.prod(header.shape) * (copies * header.storage.dtype.itemsize + 8),
             f"{name}: to read the {math.prod(header.shape):,} voxels of {where(header.path)}",
             "crop or downsample it, or read it on a machine with more",
         )
@@ -134,7 +136,7 @@ def _unpacked(image: Any, file: Path) -> Any:
     from nibabel import imageglobals
 
     offset = getattr(image.dataobj, "offset", None)
-    if offset is None or file.suffix.lower() not in (".gz", ".mgz"):
+    if offset is None or file.suffix.lower() not in PACKED:
         return image
     count = offset + math.prod(image.shape) * np.dtype(image.get_data_dtype()).itemsize
     with gzip.open(file) as packed:
