@@ -15,7 +15,6 @@ from mmtk.errors import InputError
 from mmtk.evaluation.grids import Placed, same_grid
 from mmtk.evaluation.request import IMAGES, Request, paired
 from mmtk.io import FieldStep, Volume, probe_image, read_mask, to_voxels, to_world
-from mmtk.io.formats import read_steps
 from mmtk.io.headers import existing_file, where
 from mmtk.io.images import check_finite, load
 from mmtk.io.space import spacing_of
@@ -145,7 +144,7 @@ class Measuring:
         """Return a map as one field: on its own grid if it is one, else on the grid of the fixed image."""
         from mmtk.transforms import Transform
 
-        steps = self._steps(key, fixed)
+        steps = self.request.steps[key]
         fields = [step for step in steps if isinstance(step, FieldStep)]
         if len(steps) == 1 and fields:
             return fields[0]
@@ -155,11 +154,6 @@ class Measuring:
                 f"{key}={self.said[key]}: holds no field; give fixed=FILE, on whose grid it is measured"
             )
         return Transform(steps).as_field(grid)
-
-    def _steps(self, key: str, fixed: Volume | None) -> Any:
-        stated = {name: self.said.get(name) for name in ("format", "convention")}
-        stated = {} if key == "truth" else stated
-        return read_steps(Path(str(self.said[key])).expanduser(), **stated, fixed=fixed)
 
     def _of_field(self, found: FieldStep, fixed: Volume | None, lesion: Volume | None) -> dict[str, Any]:
         import torch
@@ -192,7 +186,7 @@ class Measuring:
         from mmtk.transforms import Transform
         from mmtk.transforms.displaced import voxels_of, within
 
-        back = Transform(tuple(self._steps("inverse", None)))
+        back = Transform(tuple(self.request.steps["inverse"]))
         shape = found.vectors.shape[1:]
         every = max(1, int((math.prod(shape) / TRIALS) ** (1 / len(shape))))
         voxels = np.stack(np.meshgrid(*(np.arange(0, n, every) for n in shape), indexing="ij"), -1)
@@ -226,12 +220,7 @@ class Measuring:
             return known if known is not None and fixed is not None and _of_grid(known, fixed) else None
         place = Path(str(self.said["truth"])).expanduser()
         if place.is_dir() or place.name == TRUTH_FILE:
-            known = Truth.read(place if place.is_dir() else place.parent)
-            if known is None:
-                raise InputError(
-                    f"truth={place}: holds no {TRUTH_FILE}; name a folder that mmtk sample has filled"
-                )
-            return known
+            return Truth.read(place if place.is_dir() else place.parent)
         return self._field("truth", fixed)
 
     def _against(

@@ -12,7 +12,8 @@ from mmtk.config import nearest
 from mmtk.errors import ConfigError, InputError, MmtkError
 from mmtk.evaluation.grids import same_grid, told
 from mmtk.io import Header, Points, probe_image, read_points
-from mmtk.io.headers import existing_file
+from mmtk.io.formats import read_steps
+from mmtk.samples.truth import TRUTH_FILE
 
 __all__ = ["IMAGES", "KEYS", "Request", "paired"]
 
@@ -70,6 +71,7 @@ class Request:
         problems: A sentence for each thing that is wrong.
         headers, points: Of the files that were looked into, by key.
         numbers: Settings that are numbers.
+        steps: What points go through in each map, by key.
     """
 
     said: dict[str, Any]
@@ -77,6 +79,7 @@ class Request:
     headers: dict[str, Header] = field(default_factory=dict)
     points: dict[str, Points] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """Find everything that is wrong before a voxel is read.
@@ -160,16 +163,30 @@ class Request:
                     self.points[key] = found
         if len(self.points) == 2:
             self._try(paired, self.points["landmarks"], self.points["fixed_landmarks"])
-        for key in ("displacement", "inverse"):
-            if key in self.said:
-                self._try(existing_file, self.said[key], key)
+        self._read_maps()
         if "transform" in self.said:
             from mmtk.transforms.load import spaces_of
 
             for place in str(self.said["transform"]).split(","):
                 self._try(spaces_of, place)
-        if "truth" in self.said and not Path(str(self.said["truth"])).is_dir():
-            self._try(existing_file, self.said["truth"], "truth")
+
+    def _read_maps(self) -> None:
+        """Read the maps: what is wrong with them shows in their numbers alone."""
+        stated = {name: self.said.get(name) for name in ("format", "convention")}
+        for key in ("displacement", "inverse", "truth"):
+            if key not in self.said:
+                continue
+            place = Path(str(self.said[key])).expanduser()
+            if key == "truth" and (place.is_dir() or place.name == TRUTH_FILE):
+                if not (place / TRUTH_FILE if place.is_dir() else place).is_file():
+                    self.problems.append(
+                        f"truth={place}: holds no {TRUTH_FILE}; name a folder that mmtk sample has filled"
+                    )
+                continue
+            options = {} if key == "truth" else stated
+            known = len(self.problems)
+            self.steps[key] = self._try(read_steps, place, fixed=self.headers.get("fixed"), **options)
+            self.problems[known:] = [f"{key}={self.said[key]}: {problem}" for problem in self.problems[known:]]
 
     def _try(self, read: Any, *arguments: Any, **options: Any) -> Any:
         try:

@@ -308,7 +308,7 @@ def test_the_table_says_what_each_number_means_and_files_hold_the_same(evaluate,
     assert "add --overwrite" in evaluate("displacement=field.nii.gz", "--out", "numbers.csv").problems[0]
 
 
-def test_everything_that_is_wrong_is_said_at_once(evaluate):
+def test_everything_that_is_wrong_is_said_at_once(evaluate, volume):
     problems = evaluate(
         "fixd=a.nii.gz", "warped=b.nii.gz", "labels=c.nii.gz", "near=-1", "normalize=robst", "--out", "x.txt"
     ).problems
@@ -317,6 +317,10 @@ def test_everything_that_is_wrong_is_said_at_once(evaluate):
     assert len(problems) == len(expected)
     for words in expected:
         assert any(words in problem for problem in problems), words
+    write_image("image.nii.gz", volume.data, volume)
+    maps = evaluate("displacement=image.nii.gz", "inverse=gone.h5", "truth=.").problems
+    assert len(maps) == 3 and "a displacement field is" in maps[0]
+    assert "'gone.h5'" in maps[1] and "holds no truth.npz" in maps[2]
     assert "nothing is to be measured" in evaluate().problems[0]
     assert "brings its own" in evaluate("run=.", "mask=a.nii.gz").problems[0]
 
