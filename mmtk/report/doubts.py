@@ -57,7 +57,9 @@ def _outcome(result: Findings) -> Iterator[Doubt]:
         yield Doubt(f"The optimization failed: {outcome.value}.", "grave")
     elif outcome is Outcome.EXHAUSTED:
         # How a run with a fixed number of iterations ends: nothing is wrong.
-        yield Doubt("Every iteration was used. If the curve of the energy still falls, raise `iterations`.", "note")
+        yield Doubt(
+            "Every iteration was used. If the curve of the energy still falls, raise `iterations`.", "note"
+        )
 
 
 def _match(metrics: Mapping[str, Any]) -> Iterator[Doubt]:
