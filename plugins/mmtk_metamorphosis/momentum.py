@@ -32,8 +32,8 @@ from mmtk_metamorphosis.settings import Settings
 
 __all__ = ["register_momentum"]
 
-#: A path whose map folds is followed again in twice the steps, and then shortened, but not below this share.
-SHORTEST = 0.5
+#: A path whose map folds is followed again in twice the steps, and then shortened to these shares, one by one.
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 
 class _LevelEnergy:
@@ -185,7 +185,7 @@ def _finish(
     shot = objective.shoot(momentum, maps=True)
     displacement, inverse = _on_grid(pair, objective, shot, positions)
     folded, share, notes = folds(displacement), 1.0, []
-    for share in (1.0, 0.9, 0.8, 0.7, 0.6, SHORTEST) if folded else ():
+    for share in SHARES if folded else ():
         shot = objective.shoot(share * momentum, maps=True, finer=2)
         displacement, inverse = _on_grid(pair, objective, shot, positions)
         folded = folds(displacement)

@@ -41,8 +41,9 @@ __all__ = ["register_white"]
 ASIDE = 1e-3
 
 
-#: A velocity that folds at some voxels is shortened, the whole of it, but not below this share.
-SHORTEST = 0.7
+#: A velocity that folds at some voxels is shortened, the whole of it, in small steps at first: by `FIRST` of what it is
+#: until `FAR` of it is left, then by `THEN`. Below `SHORTEST` it is given up.
+FIRST, FAR, THEN, SHORTEST = 0.95, 0.7, 0.8, 0.05
 
 
 class _LevelEnergy:
@@ -192,7 +193,7 @@ def _finish(
     displacement = flow.on_grid(nodes)
     folded, share = folds(displacement), 1.0
     while folded and share > SHORTEST:
-        share *= 0.95
+        share *= FIRST if share > FAR else THEN
         nodes = flow.displacement(share * white)
         displacement = flow.on_grid(nodes)
         folded = folds(displacement)
