@@ -37,7 +37,9 @@ def start(tmp_path):
     begun = []
 
     def begin(*words, before=""):
-        code = f"import sys; {before}\nfrom mmtk.cli import main\nmain()"
+        # A shell without job control starts what runs behind it deaf to Ctrl-C, and its children inherit that.
+        hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        code = f"import sys; {hears}; {before}\nfrom mmtk.cli import main\nmain()"
         command = [sys.executable, "-c", code, "run", *SHORT, *map(str, words)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
