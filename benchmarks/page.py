@@ -249,6 +249,9 @@ def picture(rows: Sequence[Row], path: Path) -> None:
         axes.set(xlabel="voxels a side", title=title, xscale="log", yscale="log")
         ticks = sorted({int(row["subject"]) for row in rows})
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        low, high = axes.get_ylim()
+        marks = [mark for mark in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if low <= mark <= high]
+        axes.set_yticks(marks, [str(mark) for mark in marks])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     seconds.legend(frameon=False)
