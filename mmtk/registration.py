@@ -152,7 +152,8 @@ def _recipe(method: Any, init: Any, normalize: str, spacing: Any, settings: Mapp
     typed += [Setting("init", init), Setting("normalize", normalize)]
     if spacing is not None:
         typed.append(Setting("spacing", spacing))
-    return resolve(typed, start, installed(), Recipe)
+    catalogue = installed().following(setting.value for setting in typed)
+    return resolve(typed, start, catalogue, Recipe)
 
 
 def _typed(key: str, value: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from mmtk.bundle.recipe import find_bundle, inference_config, read_recipe
 from mmtk.config import Recipe, RunConfig
 from mmtk.errors import ConfigError, MmtkError
-from mmtk.plugins import Catalogue
+from mmtk.plugins import Catalogue, import_paths
 from mmtk.settings import Setting, read_settings, resolve
 
 __all__ = ["Plan", "make_plan"]
@@ -46,6 +46,7 @@ class Plan:
         sample: Name of the sample that stands in for images, if none were given.
         start: What the bundle alone says, resolved.
         said: The same as the bundle's file has it.
+        follows: A part was typed as an import path, which a bundle does not follow.
     """
 
     recipe: Recipe
@@ -54,6 +55,7 @@ class Plan:
     sample: str | None = None
     start: Recipe | None = None
     said: dict[str, Any] = field(default_factory=dict)
+    follows: bool = False
 
     @property
     def sample_folder(self) -> Path:
@@ -94,8 +96,8 @@ class Plan:
         return yaml.safe_dump(self.data(), sort_keys=False, default_flow_style=None).rstrip() + same
 
     def monai_command(self) -> str | None:
-        """The same run without mmtk's command; None if it started from no bundle."""
-        if self.bundle is None or self.start is None:
+        """The same run without mmtk's command; None if it started from no bundle, or follows an import path."""
+        if self.bundle is None or self.start is None or self.follows:
             return None
         now, then = self.recipe.model_dump(mode="json"), self.start.model_dump(mode="json")
         options: dict[str, Any] = {name: now[name] for name in FILES if now.get(name) is not None}
@@ -154,11 +156,14 @@ def make_plan(
     if any(s.key in FILES for s in settings):
         sample = None
     model = Recipe if sample else RunConfig
-    recipe = resolve(settings, base, catalogue, model, problems)
+    # Only what was typed: a bundle that names an import path does not get it followed.
+    following = catalogue.following(s.value for s in settings)
+    recipe = resolve(settings, base, following, model, problems)
     if isinstance(recipe, RunConfig):
         _probe(recipe)
     start = None if bundle is None else resolve([], base, catalogue, Recipe)
-    return Plan(recipe, out, bundle, sample, start, base or {})
+    follows = bool(import_paths([recipe.method.model_dump()]) & following.paths)
+    return Plan(recipe, out, bundle, sample, start, base or {}, follows)
 
 
 def _start(

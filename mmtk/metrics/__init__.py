@@ -1,5 +1,6 @@
 """What is measured when a registration is done: plain functions, each of which defines its number exactly."""
 
+from mmtk.metrics.base import Metric
 from mmtk.metrics.disentanglement import (
     MassEffect,
     appearance_energy_outside,
@@ -22,7 +23,7 @@ from mmtk.metrics.topology import fold_count, log_deviation, nondiffeomorphic_vo
 from mmtk.metrics.truth import edge_error, truth_errors, visible_edges
 
 __all__ = [
-    "InverseConsistencyError", "LandmarkErrors", "MassEffect", "Moments", "SquaredErrors", "SurfaceDistance",
+    "InverseConsistencyError", "LandmarkErrors", "MassEffect", "Metric", "Moments", "SquaredErrors", "SurfaceDistance",
     "appearance_energy_outside", "appearance_leak", "correlation", "dice", "edge_error", "endpoint_error",
     "endpoint_errors", "fold_count", "inverse_consistency_error", "landmark_errors", "lesion_volume_kept",
     "log_deviation", "mass_effect", "mean_dice", "nondiffeomorphic_volume", "sdlogj", "sdlogj_learn2reg",

@@ -1,9 +1,11 @@
 """Plugins: what they may offer (``hookspecs``) and what is installed (``catalogue``)."""
 
-from mmtk.plugins.catalogue import FAMILIES, Catalogue, Offer, PluginRecord, installed, load
+from mmtk.plugins.catalogue import BASES, FAMILIES, Catalogue, Offer, PluginRecord, installed, load
 from mmtk.plugins.hookspecs import PLUGIN_API, Command, hookimpl
+from mmtk.plugins.paths import import_paths
 
 __all__ = [
+    "BASES",
     "FAMILIES",
     "PLUGIN_API",
     "Catalogue",
@@ -11,6 +13,7 @@ __all__ = [
     "Offer",
     "PluginRecord",
     "hookimpl",
+    "import_paths",
     "installed",
     "load",
 ]

@@ -8,14 +8,17 @@ it is listed, it offers nothing, and it stops only a run that asks for something
     MMTK_DISABLE_PLUGINS=x      leave these out
 
 Both take names of entry points or of distributions.
+
+A part may also be given by import path, ``my.module:MyClass``, where a user typed it: see ``mmtk.plugins.paths``.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,9 +28,10 @@ import pluggy
 from mmtk.config import ComponentConfig, nearest
 from mmtk.errors import ConfigError, PluginError
 from mmtk.plugins import hookspecs
-from mmtk.plugins.hookspecs import PLUGIN_API, PROJECT, Command
+from mmtk.plugins.hookspecs import OLDEST_API, PLUGIN_API, PROJECT, Command
+from mmtk.plugins.paths import describe, import_paths
 
-__all__ = ["FAMILIES", "GROUP", "Catalogue", "Offer", "PluginRecord", "installed", "load"]
+__all__ = ["BASES", "FAMILIES", "GROUP", "Catalogue", "Offer", "PluginRecord", "installed", "load"]
 
 GROUP = "mmtk.plugins"
 
@@ -40,6 +44,17 @@ FAMILIES = {
     "segmenter": "mmtk_segmenters",
     "loss": "mmtk_losses",
     "metric": "mmtk_metrics",
+}
+
+#: What the class of a part derives from.
+BASES = {
+    "method": "mmtk.method:Method",
+    "integrator": "mmtk.integrators:Integrator",
+    "similarity": "mmtk.similarity:Similarity",
+    "regularizer": "mmtk.regularizers:Regularizer",
+    "segmenter": "mmtk.segmenters:Segmenter",
+    "loss": "torch.nn:Module",
+    "metric": "mmtk.metrics:Metric",
 }
 
 
@@ -80,9 +95,21 @@ class PluginRecord:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything that the installed plugins offer."""
+    """Everything that the installed plugins offer.
+
+    Attributes:
+        paths: Import paths that may be followed, because a user typed them.
+    """
 
     plugins: tuple[PluginRecord, ...] = field(default=())
+    paths: frozenset[str] = frozenset()
+
+    def following(self, typed: Iterable[Any]) -> Catalogue:
+        """Return a catalogue that follows the import paths among values that a user typed.
+
+        Following a path runs code. What comes from a file, such as a bundle's recipe, must not be given here.
+        """
+        return replace(self, paths=self.paths | import_paths(typed))
 
     def offers(self, family: str | None = None) -> list[Offer]:
         """All offers, or those of one family, by name."""
@@ -109,25 +136,24 @@ class Catalogue:
 
         Args:
             family: A key of :data:`FAMILIES`.
-            name: The part's name, or ``distribution:name``.
+            name: The part's name, ``distribution:name``, ``plugin:name``, or an import path in ``paths``.
 
         Raises:
             ConfigError: There is no such part, or more than one.
             PluginError: There is none, but a plugin that is broken may have offered it.
         """
-        distribution, colon, short = name.rpartition(":")
+        owner, colon, short = name.rpartition(":")
         offers = self.offers(family)
-        found = [o for o in offers if o.name == short and (not colon or o.distribution == distribution)]
+        found = [o for o in offers if o.name == short and (not colon or owner in (o.distribution, o.plugin))]
         if len(found) == 1:
             return found[0].config
         if found:
-            owners = " and ".join(offer.distribution for offer in found)
-            raise ConfigError(
-                f"'{short}' is offered by {owners}; choose one: {' or '.join(o.full_name for o in found)}"
-            )
+            raise ConfigError(_clash(short, found))
+        if name in self.paths:
+            return describe(name, family, BASES[family])
         known = sorted({offer.name for offer in offers})
         message = f"no {family} is called '{name}'{_advice(short, known)}"
-        blamed = [p for p in self.broken if not colon or distribution in (p.distribution, p.name)]
+        blamed = [p for p in self.broken if not colon or owner in (p.distribution, p.name)]
         if blamed:
             why = "; ".join(f"plugin '{p.name}' ({p.distribution} {p.version}): {p.error}" for p in blamed)
             raise PluginError(f"{message}. Not loaded: {why}")
@@ -191,6 +217,15 @@ def _read(entry_point: Any, environ: Mapping[str, str]) -> PluginRecord:
         return PluginRecord(name, distribution, version, "broken", f"{type(error).__name__}: {words}")
 
 
+def _clash(name: str, found: list[Offer]) -> str:
+    owners = [offer.distribution for offer in found]
+    choices = [offer.full_name for offer in found]
+    if len(set(owners)) < len(owners):
+        owners = [f"plugin {offer.plugin} of {offer.distribution}" for offer in found]
+        choices = [f"{offer.plugin}:{offer.name}" for offer in found]
+    return f"'{name}' is offered by {' and '.join(owners)}; choose one: {' or '.join(choices)}"
+
+
 def _advice(name: str, known: list[str]) -> str:
     return f"{nearest(name, known) or '.'} Installed: {', '.join(known) or 'none'}"
 
@@ -208,25 +243,60 @@ def _hooks(name: str, plugin: object) -> dict[str, list[Any]]:
     """Ask one plugin, alone, for all that it offers: the answer of each of its hooks.
 
     Raises:
-        PluginError: It needs a newer mmtk, or implements a hook that does not exist.
+        PluginError: It was written for another mmtk, or implements a hook that does not exist.
     """
-    wanted = str(getattr(plugin, "requires_api", PLUGIN_API))
-    if int(wanted) > int(PLUGIN_API):
-        raise PluginError(f"it needs plugin API {wanted}, and this mmtk has {PLUGIN_API}; upgrade mmtk")
+    _check_api(getattr(plugin, "requires_api", PLUGIN_API))
+    known = {spec for spec in vars(hookspecs) if spec.startswith("mmtk_")}
+    _check_marks(plugin, known)
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name)
-    known = {spec for spec in vars(hookspecs) if spec.startswith("mmtk_")}
     answers = {}
     for caller in manager.get_hookcallers(plugin) or []:
         if caller.name not in known:
             raise PluginError(f"there is no hook called '{caller.name}'{nearest(caller.name, known)}")
-        answers[caller.name] = [item for answer in caller() for item in answer]
+        answers[caller.name] = [item for answer in caller() for item in _several(caller.name, answer)]
     return answers
+
+
+def _several(hook: str, answer: Any) -> list[Any]:
+    if isinstance(answer, str) or not isinstance(answer, Iterable):
+        raise PluginError(f"{hook} returned {answer!r}; expected a list")
+    return list(answer)
+
+
+def _check_api(wanted: object) -> None:
+    """Accept this version of the hooks and the one before.
+
+    Raises:
+        PluginError: The plugin was written for a newer version, or for one that is too old.
+    """
+    if not str(wanted).isdecimal():
+        raise PluginError(f"requires_api is {wanted!r}; expected the number of a version, such as '{PLUGIN_API}'")
+    if int(str(wanted)) > int(PLUGIN_API):
+        raise PluginError(f"it needs plugin API {wanted}, and this mmtk has {PLUGIN_API}; upgrade mmtk")
+    if int(str(wanted)) < int(OLDEST_API):
+        raise PluginError(
+            f"it was written for plugin API {wanted}, and this mmtk knows {OLDEST_API} to {PLUGIN_API}; "
+            "upgrade the plugin"
+        )
+
+
+def _check_marks(plugin: object, known: set[str]) -> None:
+    """Refuse a function that is called like a hook and not marked as one: it would never be asked.
+
+    Raises:
+        PluginError: There is one.
+    """
+    for name in sorted(known):
+        function = getattr(plugin, name, None)
+        if inspect.isroutine(function) and not hasattr(function, f"{PROJECT}_impl"):
+            raise PluginError(f"{name} is not marked as a hook; write @mmtk.hookimpl above it")
 
 
 def _configs(hook: str, hooks: Mapping[str, list[Any]]) -> list[type[ComponentConfig]]:
     configs = hooks.get(hook, [])
+    names: dict[str, type[ComponentConfig]] = {}
     for config in configs:
         if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
             raise PluginError(f"{hook} returned {config!r}; expected classes derived from mmtk.ComponentConfig")
@@ -234,4 +304,6 @@ def _configs(hook: str, hooks: Mapping[str, list[Any]]) -> list[type[ComponentCo
             raise PluginError(f"{config.__name__} has no name; give it kind: Literal['name'] = 'name'")
         if ":" not in getattr(config, "target", ""):
             raise PluginError(f"{config.__name__} has no target; give it target = 'package.module:Class'")
-    return configs
+        if (other := names.setdefault(config.name(), config)) is not config:
+            raise PluginError(f"{other.__name__} and {config.__name__} are both called '{config.name()}'")
+    return list(names.values())

@@ -9,7 +9,8 @@ imports pydantic at most: torch is not loaded, no weight is read and no device t
     def mmtk_similarities():
         return [MySimilarityConfig]
 
-It may say ``requires_api = "1"``: a toolkit that is older than that lists the plugin as broken, and says why.
+It may say ``requires_api = "1"``, the version of the hooks that it was written for. This version and the one before
+it are accepted; a plugin for any other is listed as broken, and the listing says why.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ import pluggy
 
 from mmtk.config import ComponentConfig
 
-__all__ = ["PLUGIN_API", "PROJECT", "Command", "hookimpl", "hookspec"]
+__all__ = ["OLDEST_API", "PLUGIN_API", "PROJECT", "Command", "hookimpl", "hookspec"]
 
 #: Version of the hooks below. It changes where a hook loses an argument or means something else.
 PLUGIN_API = "1"
+
+#: The oldest version that is still accepted: the one before, once there is one.
+OLDEST_API = str(max(1, int(PLUGIN_API) - 1))
 
 PROJECT = "mmtk"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -67,17 +71,17 @@ def mmtk_regularizers() -> Iterable[type[ComponentConfig]]:
 
 @hookspec
 def mmtk_segmenters() -> Iterable[type[ComponentConfig]]:
-    """Offer makers of a lesion mask for those who have none."""
+    """Offer makers of a lesion mask; ``target`` is a subclass of ``mmtk.segmenters.Segmenter``."""
 
 
 @hookspec
 def mmtk_losses() -> Iterable[type[ComponentConfig]]:
-    """Offer losses for training."""
+    """Offer losses for training; ``target`` is a ``torch.nn.Module``."""
 
 
 @hookspec
 def mmtk_metrics() -> Iterable[type[ComponentConfig]]:
-    """Offer numbers that judge a finished registration."""
+    """Offer numbers that judge a finished registration; ``target`` is a subclass of ``mmtk.metrics.Metric``."""
 
 
 @hookspec

@@ -10,7 +10,7 @@ import pytest
 
 from mmtk.config import ComponentConfig, load_target
 from mmtk.errors import ConfigError, PluginError
-from mmtk.plugins import FAMILIES, PLUGIN_API, Catalogue, Command, hookimpl, installed, load
+from mmtk.plugins import BASES, FAMILIES, PLUGIN_API, Catalogue, Command, hookimpl, installed, load
 
 
 class Fast(ComponentConfig):
@@ -100,7 +100,17 @@ def test_a_part_is_found_by_family_and_name():
             plugin(requires_api="2", mmtk_methods=[Fast]),
             "PluginError: it needs plugin API 2, and this mmtk has 1; upgrade mmtk",
         ),
-        (plugin(requires_api="new"), "ValueError: "),
+        (plugin(requires_api="new"), "PluginError: requires_api is 'new'; expected the number of a version"),
+        (
+            plugin(requires_api="0"),
+            "PluginError: it was written for plugin API 0, and this mmtk knows 1 to 1; upgrade the plugin",
+        ),
+        (plugin(mmtk_methods="fast"), "PluginError: mmtk_methods returned 'fast'; expected a list"),
+        (plugin(mmtk_methods=[Fast, OtherFast]), "PluginError: Fast and OtherFast are both called 'fast'"),
+        (
+            SimpleNamespace(mmtk_methods=lambda: [Fast]),
+            "PluginError: mmtk_methods is not marked as a hook; write @mmtk.hookimpl above it",
+        ),
     ],
 )
 def test_a_broken_plugin_is_listed_and_stops_only_who_asks_for_it(loaded, error):
@@ -146,6 +156,28 @@ def test_a_name_that_two_offer_is_refused_naming_both_and_can_be_chosen():
         "'fast' is offered by good-dist and other-dist; choose one: good-dist:fast or other-dist:fast"
     )
     assert parts.find("method", "other-dist:fast") is OtherFast
+
+
+def test_two_plugins_of_one_distribution_are_told_apart_by_their_own_names():
+    parts = catalogue(
+        EntryPoint("one", plugin(mmtk_methods=[Fast]), "both"),
+        EntryPoint("two", plugin(mmtk_methods=[OtherFast]), "both"),
+    )
+    with pytest.raises(
+        ConfigError, match="by plugin one of both and plugin two of both; choose one: one:fast or two"
+    ):
+        parts.find("method", "fast")
+    assert parts.find("method", "two:fast") is OtherFast
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accepted"), [("3", True), (3, True), ("2", True), ("1", False), ("4", False), (None, False)]
+)
+def test_this_version_of_the_hooks_and_the_one_before_are_accepted(wanted, accepted, monkeypatch):
+    monkeypatch.setattr("mmtk.plugins.catalogue.PLUGIN_API", "3")
+    monkeypatch.setattr("mmtk.plugins.catalogue.OLDEST_API", "2")
+    parts = catalogue(EntryPoint("some", plugin(requires_api=wanted, mmtk_methods=[Fast])))
+    assert bool(parts.broken) is not accepted
 
 
 def test_one_name_may_serve_in_two_families():
@@ -210,12 +242,11 @@ def test_listing_loads_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-BASES = {
-    "method": "mmtk.method:Method",
-    "similarity": "mmtk.similarity:Similarity",
-    "integrator": "mmtk.integrators:Integrator",
-    "regularizer": "mmtk.regularizers:Regularizer",
-}
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_a_hook_and_a_base(family):
+    assert isinstance(load_target(BASES[family]), type)
+    hook = plugin(**{FAMILIES[family]: [Fast]})
+    assert catalogue(EntryPoint("one", hook)).find(family, "fast") is Fast
 
 
 @pytest.mark.parametrize("offer", installed().offers(), ids=lambda offer: f"{offer.family}-{offer.name}")
