@@ -4,6 +4,7 @@
 ``inference.json`` names in ``_target_``, and is loaded by MONAI alone.
 """
 
-from mmtk.bundle.recipe import find_bundle, read_metadata, read_recipe, shipped_bundle
+from mmtk.bundle.recipe import read_metadata, read_recipe, shipped_bundle
+from mmtk.bundle.search import find_bundle
 
 __all__ = ["find_bundle", "read_metadata", "read_recipe", "shipped_bundle"]

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmtk.bundle.recipe import find_bundle, inference_config, read_recipe
+from mmtk.bundle.recipe import inference_config, read_recipe
+from mmtk.bundle.search import find
+from mmtk.bundle.trust import admit
 from mmtk.config import Recipe, RunConfig
 from mmtk.errors import ConfigError, MmtkError
 from mmtk.plugins import Catalogue, import_paths
@@ -174,10 +176,12 @@ def _start(
     if not named:
         return None, {}, None
     try:
-        folder = find_bundle(str(named[0].value), catalogue)
-        return folder, *read_recipe(folder)
+        found = find(str(named[0].value), catalogue)
+        admit(found, catalogue)
+        return found.folder, *read_recipe(found.folder)
     except MmtkError as error:
-        problems.append(f"{named[0]}: {error}")
+        told = error.problems if isinstance(error, ConfigError) else [str(error)]
+        problems += [f"{named[0]}: {problem}" for problem in told]
         return None, None, None
 
 

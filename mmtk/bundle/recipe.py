@@ -10,14 +10,13 @@ anybody may be read; it can say how to register, and what it says is checked as 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from mmtk.bundle.reading import read_config
 from mmtk.errors import ConfigError
-from mmtk.plugins import Catalogue
 
-__all__ = ["NETWORK", "find_bundle", "inference_config", "read_metadata", "read_recipe", "shipped_bundle"]
+__all__ = ["NETWORK", "inference_config", "read_metadata", "read_recipe", "shipped_bundle"]
 
 #: What ``network_def`` targets in every bundle that holds a recipe of mmtk.
 NETWORK = "mmtk.bundle.workflow.RegistrationNetwork"
@@ -32,20 +31,6 @@ def shipped_bundle(name: str) -> Path:
     return installed if installed.is_dir() else package.parent / "bundles" / name
 
 
-def find_bundle(name: str, catalogue: Catalogue) -> Path:
-    """Return the folder of a bundle, by its name or by its path.
-
-    Raises:
-        ConfigError: There is no such bundle.
-    """
-    path = Path(name).expanduser()
-    if inference_config(path).is_file():
-        return path
-    if path.is_dir():
-        raise ConfigError(f"'{name}' is a folder without configs/inference.json, so it is no bundle")
-    return catalogue.bundle(name)
-
-
 def inference_config(folder: Path) -> Path:
     """The file that says how the bundle runs."""
     return folder / "configs" / "inference.json"
@@ -57,7 +42,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file is missing or is not JSON.
     """
-    return _read_json(folder / "configs" / "metadata.json")
+    return read_config(folder / "configs" / "metadata.json")
 
 
 def read_recipe(folder: Path) -> tuple[dict[str, Any], str | None]:
@@ -66,7 +51,7 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], str | None]:
     Raises:
         ConfigError: The bundle's configuration cannot be read, or is not a recipe of mmtk.
     """
-    config = _read_json(inference_config(folder))
+    config = read_config(inference_config(folder))
     network = config.get("network_def")
     target = network.get("_target_") if isinstance(network, dict) else None
     if not isinstance(network, dict) or target != NETWORK:
@@ -76,17 +61,10 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], str | None]:
         )
     recipe: dict[str, Any] = {"method": network.get("method")}
     preparation = config.get("preprocessing", {})
+    if not isinstance(preparation, dict):
+        raise ConfigError(f"{inference_config(folder)}: preprocessing must be an object")
+    sample = config.get("sample")
+    if not (sample is None or isinstance(sample, str)):
+        raise ConfigError(f"{inference_config(folder)}: sample must be the name of a sample, or null")
     recipe.update({key: preparation[key] for key in _PREPARATION if key in preparation})
-    return recipe, config.get("sample")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a JSON object")
-    return content
+    return recipe, sample
