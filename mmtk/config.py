@@ -75,12 +75,14 @@ class Capabilities:
         needs_mask: It cannot run without a lesion mask.
         multichannel: It takes images of more than one channel.
         learned: It needs weights.
+        diffeomorphic: A method whose maps never fold, and whose ``inverse`` is the inverse of its displacement.
     """
 
     dims: tuple[int, ...] = (2, 3)
     needs_mask: bool = False
     multichannel: bool = True
     learned: bool = False
+    diffeomorphic: bool = False
 
 
 class _Description(BaseModel):

@@ -23,13 +23,24 @@ pytest.register_assert_rewrite(
 )
 
 from mmtk.testing.base import Contract  # noqa: E402
+from mmtk.testing.integrators import IntegratorContract  # noqa: E402
+from mmtk.testing.methods import MethodContract  # noqa: E402
 from mmtk.testing.regularizers import RegularizerContract  # noqa: E402
 from mmtk.testing.similarities import SimilarityContract  # noqa: E402
 
-__all__ = ["CONTRACTS", "Contract", "RegularizerContract", "SimilarityContract"]
+__all__ = [
+    "CONTRACTS",
+    "Contract",
+    "IntegratorContract",
+    "MethodContract",
+    "RegularizerContract",
+    "SimilarityContract",
+]
 
 #: The contract of each family of parts that has one.
 CONTRACTS: dict[str, type[Contract]] = {
+    "integrator": IntegratorContract,
+    "method": MethodContract,
     "regularizer": RegularizerContract,
     "similarity": SimilarityContract,
 }

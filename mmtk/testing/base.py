@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.autograd.gradcheck import GradcheckError
 
-from mmtk.config import ComponentConfig
+from mmtk.config import Capabilities, ComponentConfig
 from mmtk.plugins import installed
 from mmtk.testing.memory import peak_bytes
 
@@ -60,9 +60,14 @@ class Contract:
         return part
 
     @pytest.fixture
-    def dims(self, part: Any) -> tuple[int, ...]:
-        """The numbers of axes that the part says it takes."""
-        return part.capabilities.dims if isinstance(part, ComponentConfig) else (2, 3)
+    def capabilities(self, part: Any) -> Capabilities:
+        """What the part says that it can do."""
+        return part.capabilities if isinstance(part, ComponentConfig) else Capabilities()
+
+    @pytest.fixture
+    def dims(self, capabilities: Capabilities) -> tuple[int, ...]:
+        """The numbers of axes that the part takes."""
+        return capabilities.dims
 
     def make(self, part: Any) -> Any:
         """Build a description; an object is copied, so that a law may change it."""

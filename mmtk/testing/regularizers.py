@@ -87,7 +87,8 @@ class RegularizerContract(Contract):
             inputs = [getattr(given, name) for name in SMOOTH]
 
             def price(*inputs: Tensor, given: Deformation = given) -> Tensor:
-                return built(replace(given, **dict(zip(SMOOTH, inputs, strict=True))))
+                changed: dict[str, Any] = dict(zip(SMOOTH, inputs, strict=True))
+                return built(replace(given, **changed))
 
             is_its_gradient(price, *inputs)
 
@@ -139,12 +140,12 @@ class RegularizerContract(Contract):
             return
         given = self.deformation(Grid((32, 32, 32), (1.0, 1.0, 1.0)), dtype=torch.float32)
         assert given.displacement is not None
-        given = replace(given, displacement=given.displacement.requires_grad_())
+        u = given.displacement.requires_grad_()
 
         def price_and_gradient() -> None:
             price = built(given)
             if price.requires_grad:
-                torch.autograd.grad(price, given.displacement)
+                torch.autograd.grad(price, u)
 
         holds_little(price_and_gradient, self.memory)
 
@@ -158,7 +159,9 @@ def _element(batch: Deformation, index: int) -> Deformation:
     """One of three elements of a batch. The norm of all, a single number, is shared out."""
     tensors = _tensors(batch)
     norm = tensors.pop("velocity_norm")
-    return replace(batch, velocity_norm=norm / 3, **{name: t[index : index + 1] for name, t in tensors.items()})
+    return Deformation(
+        grid=batch.grid, velocity_norm=norm / 3, **{name: t[index : index + 1] for name, t in tensors.items()}
+    )
 
 
 def _turned(given: Deformation, flips: tuple[int, ...], order: tuple[int, ...]) -> Deformation:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from mmtk.config import ComponentConfig
 from mmtk.errors import ConfigError
 from mmtk.fields import Gaussian, Kernel, Sobolev, Sum
@@ -124,6 +126,10 @@ class Metamorphosis(Method):
 
     def register(self, pair: Pair, progress: Progress = silent) -> Registration:
         """Register a pair; see :mod:`mmtk_metamorphosis.primal` and :mod:`mmtk_metamorphosis.momentum`."""
+        with torch.enable_grad():  # whatever the caller has set: the descent needs them
+            return self._register(pair, progress)
+
+    def _register(self, pair: Pair, progress: Progress) -> Registration:
         if self.shape == "white":
             return register_white(pair, self.settings, progress, self.milestones)
         from mmtk_metamorphosis.momentum import register_momentum

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from mmtk.bundle import shipped_bundle
-from mmtk.config import ComponentConfig, IntegratorPart, RegularizerPart, SimilarityPart
+from mmtk.config import Capabilities, ComponentConfig, IntegratorPart, RegularizerPart, SimilarityPart
 from mmtk.plugins import hookimpl
 from mmtk_core.plugin import LagrangianConfig, LocalSquaredDifferenceConfig
 
@@ -20,6 +20,8 @@ Count = Annotated[int, Field(ge=0)]
 
 class _ShapeConfig(ComponentConfig):
     """What metamorphosis and LDDMM share: kernel, time, pyramid and the parts of the energy."""
+
+    capabilities = Capabilities(diffeomorphic=True)
 
     lam: float | None = Field(
         default=None,

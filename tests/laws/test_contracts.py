@@ -8,7 +8,7 @@ import pytest
 
 from mmtk.config import ComponentConfig
 from mmtk.plugins import installed
-from mmtk.testing import CONTRACTS, RegularizerContract, SimilarityContract
+from mmtk.testing import IntegratorContract, MethodContract, RegularizerContract, SimilarityContract
 
 
 def offered(family: str) -> Any:
@@ -28,3 +28,11 @@ class TestEverySimilarity(SimilarityContract):
 
 class TestEveryRegularizer(RegularizerContract):
     part = offered("regularizer")
+
+
+class TestEveryIntegrator(IntegratorContract):
+    part = offered("integrator")
+
+
+class TestEveryMethod(MethodContract):
+    part = offered("method")
