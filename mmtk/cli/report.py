@@ -37,4 +37,5 @@ def report(
                 typer.echo(f"The report: {rebuild_report(folder)}")
         if index is not None:
             names = write_index(index, runs)
-            typer.echo(f"The index: {index} ({len(names)} runs, the worst first: {names[0]})")
+            count = "1 run" if len(names) == 1 else f"{len(names)} runs"
+            typer.echo(f"The index: {index} ({count}, the worst first: {names[0]})")

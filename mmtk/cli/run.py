@@ -14,6 +14,7 @@ from mmtk.cli.refusal import INTERRUPTED, refusals
 
 if TYPE_CHECKING:
     from mmtk.bundle.plan import Plan
+    from mmtk.config import RunConfig
     from mmtk.registration import Result
 
 __all__ = ["run"]
@@ -70,14 +71,14 @@ def _carry_out(
     plan: Plan, device: str, seed: int, overwrite: bool, resume: bool, as_json: bool, bids: bool
 ) -> None:
     from mmtk.cli.progress import progress_bar
-    from mmtk.io.bids import names_for, write_bids_beside
+    from mmtk.io.bids import write_bids_beside
     from mmtk.registration import run as carry_out
 
     if plan.sample:
         typer.echo(f"No images were given: running on the sample '{plan.sample}'.", err=True)
     config = plan.ready(seed)
     if bids:
-        names_for(config.moving, config.fixed)  # says what is wrong with them before anything is computed
+        _check_bids(config, plan.out)
     try:
         with progress_bar() as progress:
             result = carry_out(
@@ -100,6 +101,25 @@ def _carry_out(
         write_bids_beside(plan.out)
     typer.echo(_as_json(result, plan.out) if as_json else _summary(result, plan.out))
     raise typer.Exit(0 if result.outcome.ok else 1)
+
+
+def _check_bids(config: RunConfig, out: Path) -> None:
+    """Say what is wrong with the names before anything is computed, and where they can be chosen, which is not here.
+
+    Raises:
+        InputError: If BIDS can have no names made of the images' own.
+    """
+    from mmtk.errors import InputError
+    from mmtk.io.bids import names_for
+
+    try:
+        names_for(config.moving, config.fixed)
+    except InputError as error:
+        told = (
+            f"--bids: names come from the files alone; to choose them, leave --bids out, and after the run say "
+            f"`mmtk convert {shlex.quote(str(out))} out=FOLDER format=bids` with these keys"
+        )
+        raise InputError([*error.problems, told]) from error
 
 
 def _as_json(result: Result, out: Path) -> str:

@@ -123,6 +123,8 @@ class Measuring:
         lesion = None if run.lesion is None else replace(run.space, data=run.lesion.numpy())
         if "labels" not in self.said and "fixed_labels" in self.said:
             self._labels_of_run(folder)
+        elif "fixed_labels" not in self.said and (known := run.settings.get("fixed_labels")):
+            self.notes.append(f"The overlap of the labels is left out; measure it with fixed_labels={known}.")
         return report, found, run.fixed, lesion
 
     def _labels_of_run(self, folder: Path) -> None:

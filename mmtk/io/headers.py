@@ -76,7 +76,7 @@ def existing_file(path: str | os.PathLike[str], name: str) -> Path:
             f"(a folder of DICOM slices is first turned into NIfTI, for instance by `dcm2niix`)"
         )
     if not file.exists():
-        raise InputError(f"{name}: there is no file '{file}'; give the path of an existing image{_nearest(file)}")
+        raise InputError(f"{name}: there is no file '{file}'; give the path of an existing one{_nearest(file)}")
     if not os.access(file, os.R_OK):
         raise InputError(f"{name}: '{file}' may not be read by you; change its permissions or copy it")
     if file.stat().st_size == 0:

@@ -23,6 +23,8 @@ __all__ = ["read_mask"]
 SAME_GRID = 1e-3
 #: A probability may miss [0, 1] by this much, as interpolation leaves it; it is clipped.
 SLACK = 0.05
+#: What is as small as this is single precision's, and not worth a note.
+ROUNDING = 1e-5
 #: A mask that leaves uncovered less than this share of what is not background leaves nothing to register by. (A
 #: brain mask leaves up to 4 % of its own brain, where a filter has blurred the rim.)
 LEAST_UNCOVERED = 0.05
@@ -87,7 +89,8 @@ def _probabilities(mask: Volume) -> Volume:
         return _with(mask, data != 0, f"{_label(mask)} holds the labels {seen}; any but 0 counts as lesion.")
     if low >= -SLACK and high <= 1 + SLACK:
         note = f"{_label(mask)} runs from {low:.3g} to {high:.3g}; it is clipped to [0, 1]."
-        return _with(mask, np.clip(data, 0, 1), note)
+        clipped = np.clip(data, 0, 1)
+        return _with(mask, clipped, note) if max(-low, high - 1) > ROUNDING else replace(mask, data=clipped)
     raise InputError(
         f"{mask.name}: {_label(mask)} holds fractions from {low:.3g} to {high:.3g}, but labels (whole numbers) or "
         f"probabilities in [0, 1] are expected; threshold it, or divide it by its greatest value"

@@ -15,12 +15,14 @@ def gather(folders: Sequence[Path], index: Path | None = None) -> tuple[list[Pat
     """Return the folders of runs among and within some folders, and where the index of them goes.
 
     One folder of a run alone needs no index, unless it is asked for. A folder that is none stands for the runs that it
-    holds.
+    holds. Files among several folders are passed over: ``cohort/*`` names the index of last time, too.
 
     Raises:
         InputError: If a folder neither is nor holds one that a run left, or the index would be in the way.
     """
     runs: list[Path] = []
+    if any(folder.is_dir() for folder in folders):
+        folders = [folder for folder in folders if not folder.is_file()]
     for folder in folders:
         if (folder / "run.json").is_file():
             runs.append(folder)

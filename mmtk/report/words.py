@@ -35,10 +35,13 @@ METRICS = {
         "Pearson's, of fixed and shape only; 1 is a perfect match up to brightness and contrast",
     ),
     "folds": ("folds", "voxels where the map is not invertible (determinant ≤ 0); should be 0"),
-    "jacobian_min": ("smallest determinant", "strongest local stretch of moving tissue, affine left out; > 0"),
-    "jacobian_max": ("largest determinant", "strongest local shrinkage of moving tissue, affine left out"),
+    "jacobian_min": (
+        "smallest determinant",
+        "strongest local stretch of moving tissue, a run's affine left out; > 0",
+    ),
+    "jacobian_max": ("largest determinant", "strongest local shrinkage of moving tissue, a run's affine left out"),
     "sdlogj": ("SDlogJ", "standard deviation of the log determinant; 0 is rigid, the smaller, the smoother"),
-    "displacement_mean_mm": ("mean displacement, mm", "how far the deformation reaches; affine left out"),
+    "displacement_mean_mm": ("mean displacement, mm", "how far the deformation reaches; a run's affine left out"),
     "displacement_max_mm": ("largest displacement, mm", "the same where it is largest"),
     "inverse_consistency_mean_mm": (
         "mean inverse consistency error, mm",

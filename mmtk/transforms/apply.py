@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmtk.config import nearest
-from mmtk.errors import ConfigError, MmtkError
+from mmtk.errors import ConfigError, InputError, MmtkError
 from mmtk.io import Header, probe_image
+from mmtk.io.headers import where
 from mmtk.io.points import POINT_SUFFIXES, Points, read_points, write_points
 from mmtk.transforms.displaced import voxels_of, within
 from mmtk.transforms.interpolate import INTERPOLATIONS
@@ -110,6 +111,7 @@ def carry_points(points: Points, transform: Transform, *, to: str | None = None)
         InputError: If the points lie in another space, or have another dimension.
     """
     end = transform.other(points.space) if to is None else to
+    points = _flat(points) if (points.dim, transform.dim) == (3, 2) else points
     carried = points.moved(transform.mapping(points.space, end).points(points.places), end)
     notes = []
     known = ~np.isnan(points.places).any(axis=1)
@@ -131,6 +133,20 @@ def carry_points(points: Points, transform: Transform, *, to: str | None = None)
             f"{_rows(away)}), where a field is 0; is their space right, and RAS not LPS?"
         )
     return carried, tuple(notes)
+
+
+def _flat(points: Points) -> Points:
+    """Return points of a plane without their z, which Slicer's files always have.
+
+    Raises:
+        InputError: If they do not lie in z = 0.
+    """
+    if np.nan_to_num(points.places[:, 2]).any():
+        raise InputError(
+            f"{points.name}: {where(points.path, 'table')} holds points in space, but the transform is 2-D, whose "
+            f"points lie in z = 0; give points of that plane"
+        )
+    return replace(points, places=points.places[:, :2])
 
 
 def _rows(chosen: np.ndarray) -> str:

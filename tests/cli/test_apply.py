@@ -207,6 +207,17 @@ def test_points_without_a_counterpart_are_counted(apply, tmp_path):
     assert np.isnan(read_points(tmp_path / "a.csv").places).any(axis=1).tolist() == [True, False]
 
 
+def test_points_of_a_plane_come_back_from_a_file_of_slicer(apply, tmp_path):
+    flat = Volume(np.ones((12, 14)), AFFINE, name="fixed")
+    write_transform(tmp_path / "flat.h5", np.ones((2, 12, 14), np.float32), flat, np.eye(4))
+    (tmp_path / "flat.csv").write_text("# space: fixed, RAS, mm\nx,y\n-3,-6\n")
+    apply("transform=flat.h5", "points=flat.csv", "out=there.fcsv")
+    assert apply("transform=flat.h5", "points=there.fcsv", "out=back.csv").code == 0
+    np.testing.assert_allclose(read_points("back.csv").places, [[-3, -6]], atol=1e-5)
+    (tmp_path / "solid.csv").write_text("# space: fixed, RAS, mm\nx,y,z\n-3,-6,1\n")
+    assert "lie in z = 0" in apply("transform=flat.h5", "points=solid.csv", "out=no.csv").problems[0]
+
+
 def test_an_existing_file_is_replaced_only_if_asked(apply, tmp_path):
     words = ("transform=run", "points=points.csv", "out=there.csv")
     (tmp_path / "there.csv").write_text("mine")

@@ -40,5 +40,7 @@ def test_a_run_has_its_results_under_bids_names_as_well(blobs, tmp_path):
 def test_names_that_bids_cannot_have_are_refused_before_anything_is_computed(blobs, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(*blobs("scan.nii.gz", "template.nii.gz"), "--out", out) == 2
-    assert "does not tell what kind of image it is" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "does not tell what kind of image it is" in told
+    assert f"`mmtk convert {out} out=FOLDER format=bids` with these keys" in told
     assert not out.exists()

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -90,6 +91,15 @@ def test_a_run_is_measured_again_as_it_measured_itself(evaluate, finished):
     for group, values in written.items():
         for name, value in values.items():
             assert found[group][name] == pytest.approx(value, rel=1e-3, abs=1e-4), (group, name)
+
+
+def test_a_run_that_measured_labels_says_how_to_measure_them_again(evaluate, finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    record = json.loads((copy / "run.json").read_text())
+    record["settings"]["fixed_labels"] = "labels.nii.gz"
+    (copy / "run.json").write_text(json.dumps(record))
+    assert "measure it with fixed_labels=labels.nii.gz" in evaluate(f"run={copy}", "--json").out
 
 
 def test_a_run_on_a_sample_is_measured_against_its_truth(evaluate, finished):

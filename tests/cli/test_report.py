@@ -48,6 +48,11 @@ def test_many_runs_get_an_index(run, tmp_path, capsys):
     assert mmtk("report", run.parent) == 0
     assert "one/report.html" in (run.parent / "index.html").read_text(encoding="utf-8")
     assert "The index:" in capsys.readouterr().out
+    (run.parent / "two").mkdir()
+    assert mmtk("report", *sorted(run.parent.iterdir())) == 0  # as a shell writes cohort/*, with the index in it
+    assert mmtk("report", *run.parent.iterdir(), run.parent / "three") == 2
+    assert "'{}' neither is nor holds".format(run.parent / "three") in capsys.readouterr().err
+    (run.parent / "two").rmdir()
     elsewhere = tmp_path / "elsewhere" / "all.html"
     assert mmtk("report", run, "--out", elsewhere) == 0
     assert "../cohort/one/report.html" in elsewhere.read_text(encoding="utf-8")

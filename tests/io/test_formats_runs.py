@@ -242,7 +242,7 @@ def test_a_foreign_data_set_is_left_alone(make_run, tmp_path):
 def test_files_of_a_subject_are_replaced_only_if_asked(make_run, tmp_path):
     run = make_run("tpl-MNI_T1w.nii.gz", "sub-01_T1w.nii.gz")
     write_bids(run, tmp_path / "bids")
-    with pytest.raises(InputError, match=r"and \d+ more is there already"):
+    with pytest.raises(InputError, match=r"and \d+ more are there already"):
         write_bids(run, tmp_path / "bids")
     write_bids(run, tmp_path / "bids", overwrite=True)
 

@@ -50,6 +50,11 @@ def test_what_interpolation_left_beyond_0_and_1_is_clipped(save, moving):
     assert "it is clipped to [0, 1]" in mask.notes[0]
 
 
+def test_what_rounding_left_beyond_1_is_clipped_without_a_word(save, moving):
+    mask = read_mask(save(lesion() * np.nextafter(np.float32(1), np.float32(2)), AFFINE, "mask.nii"), like=moving)
+    assert mask.data.max() == 1 and not mask.notes
+
+
 def test_fractions_that_mean_neither_are_refused(save, moving):
     with pytest.raises(InputError, match=r"holds fractions from 0 to 37.5, .*; threshold it, or divide it"):
         read_mask(save(lesion() * np.float32(37.5), AFFINE, "mask.nii"), like=moving)

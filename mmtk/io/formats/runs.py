@@ -116,5 +116,5 @@ def free_to_write(files: Iterable[Path], overwrite: bool) -> None:
     """
     taken = [file for file in files if file.exists()]
     if taken and not overwrite:
-        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
-        raise InputError(f"'{taken[0]}'{more} is there already; choose another name, or add --overwrite")
+        are = f" and {len(taken) - 1} more are" if len(taken) > 1 else " is"
+        raise InputError(f"'{taken[0]}'{are} there already; choose another name, or add --overwrite")
