@@ -24,10 +24,9 @@ from mmtk.cli.show import show
 __all__ = ["OPTIONS", "app"]
 
 #: Options that need no command.
-OPTIONS = ("--version", "--help", "-h")
+OPTIONS = ("--version", "--help", "-h", "--install-completion", "--show-completion")
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -57,7 +56,7 @@ app.command(context_settings=_FREE)(run)
 app.command(context_settings=_FREE)(apply)
 app.command(context_settings=_FREE)(evaluate)
 app.command()(report)
-app.command()(plugins)
+app.add_typer(plugins, name="plugins")
 app.command()(show)
 app.command()(doctor)
 app.command(context_settings=_FREE)(sample)

@@ -1,4 +1,4 @@
-"""``mmtk plugins``."""
+"""``mmtk plugins``; ``new`` and ``check`` below it are for those who write them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmtk.cli.authoring import check, new
+from mmtk.cli.completion import complete_kind
 from mmtk.cli.refusal import refusals
 
 if TYPE_CHECKING:
@@ -14,20 +16,49 @@ if TYPE_CHECKING:
 
 __all__ = ["plugins"]
 
+plugins = typer.Typer(invoke_without_command=True, no_args_is_help=False, rich_markup_mode=None)
+plugins.command()(new)
+plugins.command()(check)
 
-def plugins(
+
+@plugins.callback()
+def listing(
+    context: typer.Context,
     kind: Annotated[
-        str | None, typer.Option(help="Only one kind: method, similarity, integrator, ... or bundle.")
+        str | None,
+        typer.Option(
+            help="Only one kind: method, similarity, integrator, ... or bundle.", autocompletion=complete_kind
+        ),
     ] = None,
+    broken: Annotated[
+        bool, typer.Option("--broken", help="Only plugins that could not be loaded; exit code 1 if there are any.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List what is installed: methods, their parts, and bundles."""
-    from mmtk.plugins import installed
+    from mmtk.errors import ConfigError
+    from mmtk.plugins import Catalogue, installed
 
     with refusals():
+        if context.invoked_subcommand is not None:
+            if kind is not None or broken or as_json:
+                name = context.invoked_subcommand
+                raise ConfigError(f"options of `mmtk plugins {name}` are written after its name")
+            return
+        if broken and kind is not None:
+            raise ConfigError(
+                "--broken, --kind: a plugin that is broken has no parts of any kind; give one of them"
+            )
         catalogue = installed()
+        if broken:
+            catalogue = Catalogue(tuple(catalogue.broken))
         parts = _parts(catalogue, kind)
-        typer.echo(json.dumps(_everything(catalogue, parts), indent=2) if as_json else _table(catalogue, parts))
+        empty = "no plugin is broken" if broken else "nothing is installed"
+        table = (
+            json.dumps(_everything(catalogue, parts), indent=2) if as_json else _table(catalogue, parts) or empty
+        )
+        typer.echo(table)
+        raise typer.Exit(1 if broken and catalogue.plugins else 0)
 
 
 def _parts(catalogue: Catalogue, kind: str | None) -> list[dict[str, Any]]:
@@ -89,4 +120,4 @@ def _table(catalogue: Catalogue, parts: list[dict[str, Any]]) -> str:
         if plugin.status != "ok":
             why = f": {plugin.error}" if plugin.error else ""
             lines += ["", f"{plugin.status}  {plugin.name} ({plugin.distribution} {plugin.version}){why}"]
-    return "\n".join(lines[1:]) or "nothing is installed"
+    return "\n".join(lines[1:])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmtk.cli.completion import complete_setting
 from mmtk.cli.refusal import INTERRUPTED, refusals
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ def run(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="KEY=VALUE...", help="bundle=, moving=, fixed=, mask=, and any setting of the method."
+            metavar="KEY=VALUE...",
+            help="bundle=, moving=, fixed=, mask=, and any setting of the method.",
+            autocompletion=complete_setting,
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),

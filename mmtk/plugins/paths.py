@@ -49,15 +49,22 @@ def describe(path: str, family: str, base: str) -> type[ComponentConfig]:
     if isinstance(found, type) and issubclass(found, ComponentConfig):
         if ":" not in getattr(found, "target", ""):
             raise ConfigError(f"{path} has no target; give it target = 'package.module:Class'")
-        described = create_model(found.__name__, __base__=found, kind=(Literal[path], path))
-        described.summary = found.summary
-        return described
+        return _named(found.__name__, found, found.summary, {"kind": (Literal[path], path)})
     if not (isinstance(found, type) and issubclass(found, load_target(base))):
-        raise ConfigError(f"{path} is {_what(found)}, but a {family} is a class derived from {base.replace(':', '.')}")
-    fields: dict[str, Any] = {"kind": (Literal[path], path), **_fields(path, found)}
-    described = create_model(found.__name__, __base__=ComponentConfig, **fields)
+        raise ConfigError(
+            f"{path} is {_what(found)}, but a {family} is a class derived from {base.replace(':', '.')}"
+        )
+    summary = (inspect.getdoc(found) or "").split("\n", 1)[0].rstrip(".")
+    described = _named(
+        found.__name__, ComponentConfig, summary, {"kind": (Literal[path], path), **_fields(path, found)}
+    )
     described.target = path
-    described.summary = (inspect.getdoc(found) or "").split("\n", 1)[0].rstrip(".")
+    return described
+
+
+def _named(name: str, base: type[ComponentConfig], summary: str, fields: dict[str, Any]) -> type[ComponentConfig]:
+    described: type[ComponentConfig] = create_model(name, __base__=base, **fields)
+    described.summary = summary
     return described
 
 

@@ -1,0 +1,196 @@
+"""What a shell offers when Tab is pressed: keys, then values, then files.
+
+A shell may split ``bundle=met`` at the ``=`` (bash does) or leave it whole (zsh and fish do). What is offered is
+always the rest of what the shell regards as one word.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from mmtk.plugins import Catalogue
+
+__all__ = [
+    "complete_bundle",
+    "complete_kind",
+    "complete_name",
+    "complete_plugin",
+    "complete_plugin_kind",
+    "complete_setting",
+]
+
+
+def complete_kind(incomplete: str) -> list[str]:
+    """Kinds of what is installed."""
+    from mmtk.plugins import FAMILIES
+
+    return [kind for kind in (*FAMILIES, "bundle") if kind.startswith(incomplete)]
+
+
+def complete_plugin_kind(incomplete: str) -> list[str]:
+    """Kinds of packages that can be written."""
+    from mmtk.plugins.writing import KINDS
+
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+def complete_plugin(incomplete: str) -> list[str]:
+    """Distributions of plugins."""
+    from mmtk.plugins import installed
+
+    names = {plugin.distribution for plugin in installed().plugins}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_bundle(incomplete: str) -> list[str]:
+    """Names of bundles."""
+    from mmtk.plugins import installed
+
+    return sorted(name for name in installed().bundles if name.startswith(incomplete))
+
+
+def complete_name(incomplete: str) -> list[tuple[str, str]]:
+    """Names of bundles and parts, each with what it is."""
+    from mmtk.plugins import installed
+
+    catalogue = installed()
+    named = {name: "bundle" for name in catalogue.bundles}
+    named.update({offer.name: f"{offer.family}: {offer.config.summary}" for offer in catalogue.offers()})
+    return sorted((name, what) for name, what in named.items() if name.startswith(incomplete))
+
+
+def complete_setting(context: typer.Context, args: list[str], incomplete: str) -> list[Any]:
+    """Keys of ``mmtk run``, and the values of the one that was typed."""
+    words = _joined([*args, incomplete])
+    word = words.pop()
+    key, equals, value = word.partition("=")
+    typed = dict(w.split("=", 1) for w in words if "=" in w)
+    if not equals:
+        return [(f"{name}=", what) for name, what in _keys(typed).items() if name.startswith(key)]
+    whole = "=" in incomplete.lstrip("=")
+    lead, _, last = value.rpartition(",")
+    lead = f"{lead}," if lead else ""
+    before = f"{key}=" if whole else ("=" if incomplete.startswith("=") else "")
+    return [f"{before}{lead}{choice}" for choice in _values(typed, key) if choice.startswith(last)]
+
+
+def _joined(words: list[str]) -> list[str]:
+    """Put together what bash took apart: ``bundle``, ``=``, ``met``."""
+    whole: list[str] = []
+    for word in words:
+        goes_on = whole and (word.startswith("=") or whole[-1].endswith("="))
+        if goes_on and "=" not in whole[-1][:-1] and (word != "" or whole[-1].endswith("=")):
+            whole[-1] += word
+        else:
+            whole.append(word)
+    return whole
+
+
+def _keys(typed: dict[str, str]) -> dict[str, str]:
+    """Every key that may follow what was typed, with what it means."""
+    from mmtk.config import RunConfig
+    from mmtk.plugins import installed
+
+    keys = {"bundle": "bundle to start from", **_described(RunConfig)}
+    method = _method(typed, installed())
+    if method is not None:
+        keys.update(_described(method))
+        for name, field in method.model_fields.items():
+            part = _part(typed, method, field.alias or name, installed())
+            if part is not None:
+                keys.update({f"{field.alias or name}.{key}": what for key, what in _described(part).items()})
+    return {key: what for key, what in keys.items() if key not in typed}
+
+
+def _values(typed: dict[str, str], key: str) -> list[str]:
+    """What may stand behind ``key=``; nothing where the shell should offer files."""
+    from mmtk.config import INITS, RunConfig
+    from mmtk.plugins import installed
+
+    catalogue = installed()
+    if key == "bundle":
+        return sorted(catalogue.bundles)
+    if key == "init":
+        return list(INITS)
+    model: type[BaseModel] | None = RunConfig
+    first, _, rest = key.partition(".")
+    if first not in RunConfig.model_fields:
+        model = _method(typed, catalogue)
+    if rest and model is not None:
+        model, first = _part(typed, model, first, catalogue), rest
+    if model is None:
+        return []
+    field = next((f for name, f in model.model_fields.items() if first in (name, f.alias)), None)
+    if field is None:
+        return []
+    family = _family_of(field)
+    if family is not None:
+        return sorted({offer.name for offer in catalogue.offers(family)})
+    return _choices(field.annotation)
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The values of a type that has few."""
+    from types import NoneType
+    from typing import Literal, get_origin
+
+    if annotation is bool:
+        return ["true", "false"]
+    if annotation is NoneType:
+        return ["none"]
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    if get_origin(annotation) in (tuple, list, dict):
+        return []
+    return [choice for argument in get_args(annotation) for choice in _choices(argument)]
+
+
+def _described(model: type[BaseModel]) -> dict[str, str]:
+    return {f.alias or name: f.description or "" for name, f in model.model_fields.items() if name != "kind"}
+
+
+def _method(typed: dict[str, str], catalogue: Catalogue) -> type[BaseModel] | None:
+    """The method that was typed, or the bundle's; None where there is none or it cannot be told."""
+    from mmtk.bundle import read_recipe
+    from mmtk.errors import MmtkError
+
+    try:
+        if "method" in typed:
+            return catalogue.find("method", typed["method"])
+        if "bundle" in typed:
+            chosen = read_recipe(catalogue.bundle(typed["bundle"]))[0]["method"]
+            return catalogue.find("method", chosen if isinstance(chosen, str) else chosen["kind"])
+    except (MmtkError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _part(typed: dict[str, str], model: type[BaseModel], key: str, catalogue: Catalogue) -> type[BaseModel] | None:
+    """The part at ``key``: the one that was typed, or the default."""
+    from mmtk.config import ComponentConfig
+    from mmtk.errors import MmtkError
+
+    field = next((f for name, f in model.model_fields.items() if key in (name, f.alias)), None)
+    family = None if field is None else _family_of(field)
+    if field is None or family is None:
+        return None
+    try:
+        if key in typed:
+            return catalogue.find(family, typed[key])
+    except MmtkError:
+        return None
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    return type(default) if isinstance(default, ComponentConfig) else None
+
+
+def _family_of(field: Any) -> str | None:
+    """The family of the part, or of the parts, that a field holds."""
+    from mmtk.config import Part
+
+    markers = [*field.metadata, *(m for argument in get_args(field.annotation) for m in get_args(argument))]
+    return next((marker.family for marker in markers if isinstance(marker, Part)), None)
