@@ -24,6 +24,8 @@ __all__ = ["Prepared", "affine_points", "place", "prepare"]
 
 #: A face of the moving image with more tissue than this on it is taken for cut off: what lies beyond is unknown.
 CUT_FACE = 0.005
+#: From this share of the fixed image on it is said how much of it the moving one does not show.
+UNSEEN = 0.005
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +103,7 @@ def prepare(
         how=normalize,
     )
     pair = _pair(source, target, lesion, other, placement.matrix, moving_scale, fixed_scale, device)
+    notes.extend(_unseen(pair))
     return Prepared(source, target, lesion, other, placement, moving_scale, fixed_scale, pair, tuple(notes))
 
 
@@ -163,6 +166,20 @@ def _pair(
         fixed_mask=None if other is None else tensor(other, device),
         inside=_inside(moving, to_moving, shape),
     )
+
+
+def _unseen(pair: Pair) -> list[str]:
+    """Say how much of the fixed image the moving one does not show."""
+    if pair.inside is None:
+        return []
+    content = pair.fixed[:, :1] != pair.fixed[(slice(0, 1), slice(0, 1), *[slice(0, 1)] * pair.grid.dim)]
+    share = float((content & (pair.inside == 0)).sum() / content.sum().clamp_min(1))
+    if share < UNSEEN:
+        return []
+    return [
+        f"{share:.0%} of the fixed image lies outside the moving image's field of view: there nothing was compared, and "
+        f"warped and deformed repeat the moving image's border"
+    ]
 
 
 def _inside(moving: Tensor, matrix: np.ndarray, shape: tuple[int, ...]) -> Tensor | None:

@@ -48,6 +48,7 @@ class Result:
         seconds: How long each stage took.
         notes: Sentences that a user should read.
         settings: The method and the preparation, as plain data.
+        label_maps: ``labels`` and ``fixed_labels`` as they were read, if given.
     """
 
     images: Warped
@@ -57,6 +58,7 @@ class Result:
     seconds: Mapping[str, float]
     notes: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    label_maps: Mapping[str, io.Volume] = field(default_factory=dict)
 
     @property
     def outcome(self) -> Outcome:
@@ -229,6 +231,9 @@ def _register(
         seconds=seconds,
         notes=(*prepared.notes, *found.notes, *_folds_told(metrics, found)),
         settings=recipe.model_dump(mode="json"),
+        label_maps={
+            name: volume for name, volume in (("labels", carried), ("fixed_labels", target)) if volume is not None
+        },
     )
 
 
@@ -414,8 +419,8 @@ def _record(
     """What ``run.json`` holds: enough to repeat the run, and what is missing and why."""
     prepared, found = result.prepared, result.registration
     inputs = {}
-    for name in ("moving", "fixed", "mask", "fixed_mask"):
-        volume = getattr(prepared, name)
+    images = {name: getattr(prepared, name) for name in ("moving", "fixed", "mask", "fixed_mask")}
+    for name, volume in {**images, **result.label_maps}.items():
         if volume is not None:
             path = volume.path
             inputs[name] = {

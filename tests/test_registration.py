@@ -261,3 +261,36 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 def test_images_of_two_dimensions_and_three_do_not_go_together(sample):
     with pytest.raises(ConfigError, match="moving is 2-D but fixed is 3-D"):
         mmtk.register(moving=sample.moving[:, :, 20], fixed=nifti(sample.fixed, sample.affine))
+
+
+def test_what_the_moving_image_does_not_show_is_told(sample):
+    """The lower part of the head was not scanned."""
+    cut = sample.moving.shape[2] // 3
+    affine = sample.affine.copy()
+    affine[:3, 3] += affine[:3, 2] * cut
+    slab = nifti(sample.moving[:, :, cut:], affine)
+    result = mmtk.register(moving=slab, fixed=nifti(sample.fixed, sample.affine), init="none", **QUICK)
+    unseen = (sample.fixed[:, :, : cut - 1] != sample.fixed[0, 0, 0]).sum() / (
+        sample.fixed != sample.fixed[0, 0, 0]
+    ).sum()
+    (note,) = [note for note in result.notes if "field of view" in note]
+    assert abs(float(note.split("%")[0]) / 100 - unseen) < 0.1
+    whole = mmtk.register(
+        moving=nifti(sample.moving, sample.affine), fixed=nifti(sample.fixed, sample.affine), init="none", **QUICK
+    )
+    assert not any("field of view" in note for note in whole.notes)
+
+
+def test_label_maps_are_in_the_record(sample, tmp_path):
+    path = tmp_path / "labels.nii.gz"
+    nib.save(nifti(sample.labels_moving, sample.affine), path)
+    out = mmtk.register(
+        moving=nifti(sample.moving, sample.affine),
+        fixed=nifti(sample.fixed, sample.affine),
+        labels=str(path),
+        init="none",
+        **QUICK,
+    ).save(tmp_path / "out")
+    inputs = json.loads((out / "run.json").read_text())["inputs"]
+    assert inputs["labels"]["path"] == str(path)
+    assert len(inputs["labels"]["sha256"]) == 64
