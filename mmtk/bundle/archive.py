@@ -114,7 +114,7 @@ def _opened(archive: Path, limits: Limits) -> Iterator[Iterable[_Entry]]:
             yield _zip_entries(archive, zipped, limits)
     elif start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
         plain: Any = gzip.open(archive, "rb") if start[:2] == b"\x1f\x8b" else open(archive, "rb")  # noqa: SIM115
-        with plain, tarfile.open(fileobj=_Bounded(archive, plain, limits), mode="r:") as tarred:  # type: ignore[call-overload]
+        with plain, tarfile.open(fileobj=_Bounded(archive, plain, limits), mode="r:") as tarred:
             yield _tar_entries(archive, tarred)
     else:
         raise InputError(f"{archive}: neither a zip nor a tar nor a tar.gz; pack it as one of these")

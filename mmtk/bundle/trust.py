@@ -24,7 +24,7 @@ from mmtk.bundle.search import Found
 from mmtk.errors import ConfigError, InputError
 from mmtk.plugins import Catalogue
 
-__all__ = ["admit", "config_folder", "digest", "is_trusted", "trust", "untrust"]
+__all__ = ["admit", "config_folder", "digest", "is_trusted", "standing", "trust", "untrust"]
 
 #: Findings that a refusal names; the others are counted.
 SHOWN = 5
@@ -123,6 +123,22 @@ def admit(found: Found, catalogue: Catalogue) -> None:
     command = shlex.join(["mmtk", "bundles", "trust", str(found.folder)])
     problems.append(f"read it, and if you would run its author's code, `{command}`")
     raise ConfigError(problems)
+
+
+def standing(found: Found, catalogue: Catalogue) -> str:
+    """Return what lets a bundle run, in a word: installed, data or trusted; or "not trusted"."""
+    if found.installed:
+        return "installed"
+    try:
+        return (
+            "data"
+            if not scan(found.folder, catalogue)
+            else "trusted"
+            if is_trusted(found.folder)
+            else "not trusted"
+        )
+    except InputError:
+        return "not trusted"
 
 
 def _store() -> Path:

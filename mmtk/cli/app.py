@@ -11,6 +11,7 @@ import typer
 
 from mmtk import __version__
 from mmtk.cli.apply import apply
+from mmtk.cli.bundles import bundles
 from mmtk.cli.convert import convert
 from mmtk.cli.doctor import doctor
 from mmtk.cli.evaluate import evaluate
@@ -57,6 +58,7 @@ app.command(context_settings=_FREE)(apply)
 app.command(context_settings=_FREE)(evaluate)
 app.command()(report)
 app.add_typer(plugins, name="plugins")
+app.add_typer(bundles, name="bundles")
 app.command()(show)
 app.command()(doctor)
 app.command(context_settings=_FREE)(sample)
