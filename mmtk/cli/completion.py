@@ -64,18 +64,21 @@ def complete_name(incomplete: str) -> list[tuple[str, str]]:
     return sorted((name, what) for name, what in named.items() if name.startswith(incomplete))
 
 
-def complete_setting(context: typer.Context, args: list[str], incomplete: str) -> list[Any]:
+def complete_setting(context: typer.Context, incomplete: str) -> list[Any]:
     """Keys of ``mmtk run``, and the values of the one that was typed."""
-    words = _joined([*args, incomplete])
-    word = words.pop()
+    words = _joined(context.params.get("settings") or [])
+    if words and (words[-1].endswith("=") or ("=" not in words[-1] and not incomplete)):
+        # bash split the word at its "="; typer keeps that back while it is the last character.
+        word = f"{words.pop().rstrip('=')}={incomplete}"
+    else:
+        word = incomplete
     key, equals, value = word.partition("=")
     typed = dict(w.split("=", 1) for w in words if "=" in w)
     if not equals:
         return [(f"{name}=", what) for name, what in _keys(typed).items() if name.startswith(key)]
-    whole = "=" in incomplete.lstrip("=")
     lead, _, last = value.rpartition(",")
     lead = f"{lead}," if lead else ""
-    before = f"{key}=" if whole else ("=" if incomplete.startswith("=") else "")
+    before = f"{key}=" if "=" in incomplete else ""
     return [f"{before}{lead}{choice}" for choice in _values(typed, key) if choice.startswith(last)]
 
 
@@ -83,8 +86,9 @@ def _joined(words: list[str]) -> list[str]:
     """Put together what bash took apart: ``bundle``, ``=``, ``met``."""
     whole: list[str] = []
     for word in words:
-        goes_on = whole and (word.startswith("=") or whole[-1].endswith("="))
-        if goes_on and "=" not in whole[-1][:-1] and (word != "" or whole[-1].endswith("=")):
+        if word == "=" and whole:
+            whole[-1] += word
+        elif whole and whole[-1].endswith("=") and "=" not in word:
             whole[-1] += word
         else:
             whole.append(word)

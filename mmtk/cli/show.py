@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmtk.cli.completion import complete_name
 from mmtk.cli.refusal import refusals
 
 if TYPE_CHECKING:
@@ -17,7 +18,12 @@ __all__ = ["show"]
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A bundle, a method or another part.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A bundle, a method or another part.", autocompletion=complete_name
+        ),
+    ],
 ) -> None:
     """List the settings of a bundle, a method or a part."""
     from mmtk.plugins import installed
