@@ -15,7 +15,10 @@ Subclass the contract of your part's family, give it one fixture, and run pytest
 The laws may grow with mmtk: pin its version where a new one must not stop you.
 """
 
-import pytest
+try:
+    import pytest
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("mmtk.testing needs pytest: pip install 'mmtk[testing]'", name="pytest") from error
 
 # A law that is broken shows both sides of its comparison, as in a test module.
 pytest.register_assert_rewrite(

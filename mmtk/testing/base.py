@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, ClassVar
 
 import pytest
@@ -99,6 +102,13 @@ class Contract:
         silent = [name for name, field in kind.model_fields.items() if name != "kind" and not field.description]
         assert not silent, f"fields without a description: {', '.join(silent)}"
 
+    def test_its_description_loads_no_torch(self, config: ComponentConfig) -> None:
+        module = type(config).__module__
+        said = _imports(module)
+        if said is None:
+            pytest.skip(f"{module} cannot be imported alone")
+        assert said == "False", f"`import {module}` loads torch; a listing of parts must not wait for that"
+
     def test_its_description_refuses_what_it_does_not_know(self, config: ComponentConfig) -> None:
         settings = {**config.model_dump(by_alias=True), "no_such_setting": 1}
         try:
@@ -107,6 +117,14 @@ class Contract:
             assert "no_such_setting" in str(error)
         else:
             raise AssertionError("a slip in a setting's name goes unnoticed; leave extra='forbid' as it is")
+
+
+@cache
+def _imports(module: str) -> str | None:
+    """Return whether torch is loaded with a module, as a fresh interpreter prints it; None: it fails to import."""
+    line = f"import sys, importlib; importlib.import_module({module!r}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True)
+    return done.stdout.split()[-1] if done.returncode == 0 else None
 
 
 def is_its_gradient(function: Callable[..., Tensor], *inputs: Tensor) -> None:

@@ -56,6 +56,7 @@ def breaks(contract: type[Contract], law: str, part: Any, **told: Any) -> None:
 class Reads(ComponentConfig):
     """A sound description."""
 
+    __module__ = "mmtk.config"  # as if it were defined there
     target = "mmtk.similarity:SquaredDifference"
     kind: Literal["reads"] = "reads"
     radius: int = Field(default=2, description="half width")
@@ -74,6 +75,10 @@ class SaysNothing(Reads):
     width: int = 3
 
 
+class LoadsTorch(Reads):
+    __module__ = "mmtk.similarity"
+
+
 class TakesAnything(Reads):
     model_config = ConfigDict(extra="ignore")
     kind: Literal["c"] = "c"
@@ -84,6 +89,7 @@ BROKEN_IN_GENERAL: dict[str, Any] = {
     "test_it_survives_pickling": lambda: _with(SquaredDifference(), secret=lambda: 0),
     "test_its_description_survives_a_round_trip_through_json": CannotBeReadBack,
     "test_its_description_says_what_every_setting_means": SaysNothing,
+    "test_its_description_loads_no_torch": LoadsTorch,
     "test_its_description_refuses_what_it_does_not_know": TakesAnything,
 }
 
@@ -246,8 +252,8 @@ def _flow(state: CarriedState, **maps: Tensor) -> CarriedState:
 
 
 def _zigzag(t: Tensor) -> Tensor:
-    # Two columns to a tooth: central differences do not see what alternates from one column to the next.
-    return 3 * (torch.arange(t.shape[-1]) // 2 % 2).to(t).expand_as(t)
+    # From one column to the next, where central differences see nothing.
+    return 3 * (torch.arange(t.shape[-1]) % 2).to(t).expand_as(t)
 
 
 def _painted_over(image: Tensor, momentum: Tensor, context: Any) -> tuple[Tensor, Tensor, Any]:
