@@ -12,7 +12,8 @@ from mmtk.cli.refusal import refusals
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from mmtk.plugins import Catalogue
+    from mmtk.config import Capabilities
+    from mmtk.plugins import Catalogue, Offer
 
 __all__ = ["show"]
 
@@ -20,12 +21,10 @@ __all__ = ["show"]
 def show(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME", help="A bundle, a method or another part.", autocompletion=complete_name
-        ),
+        typer.Argument(metavar="NAME", help="A bundle, a method or another part.", autocompletion=complete_name),
     ],
 ) -> None:
-    """List the settings of a bundle, a method or a part."""
+    """List the settings of a bundle, a method or a part: default, type and range, meaning; and where it is from."""
     from mmtk.plugins import installed
 
     with refusals():
@@ -36,15 +35,36 @@ def _page(name: str, catalogue: Catalogue) -> str:
     from mmtk.config import nearest
     from mmtk.errors import ConfigError
 
-    offers = [offer for offer in catalogue.offers() if name in (offer.name, offer.full_name)]
+    offers = [o for o in catalogue.offers() if name in (o.name, o.full_name, f"{o.plugin}:{o.name}")]
     if offers:
-        heads = [f"{offer.family} {offer.name}: {offer.config.summary}" for offer in offers]
-        pages = [f"{head}\n{_settings(o.config, {})}" for head, o in zip(heads, offers, strict=True)]
-        return "\n\n".join(pages)
+        return "\n\n".join(_part_page(offer, catalogue) for offer in offers)
     if name in catalogue.bundles:
         return _bundle_page(name, catalogue)
     known = [*catalogue.bundles, *(offer.name for offer in catalogue.offers())]
     raise ConfigError(f"nothing is called '{name}'{nearest(name, known) or ';'} `mmtk plugins` lists all names")
+
+
+def _part_page(offer: Offer, catalogue: Catalogue) -> str:
+    from string import Template
+
+    from mmtk.plugins.docstrings import references
+    from mmtk.plugins.writing import KINDS
+
+    config = offer.config
+    version = next(plugin.version for plugin in catalogue.plugins if plugin.name == offer.plugin)
+    example = Template(KINDS[offer.family]).substitute(part=offer.name)
+    lines = [f"{offer.family} {offer.name}: {config.summary}", _settings(config, {}), ""]
+    lines += [f"for   {_capable(config.capabilities)}", f"from  {offer.distribution} {version}, {config.target}"]
+    lines += [f"try   {example}"] if example.startswith("mmtk run") else []
+    if cited := references(config.target):
+        lines += ["", "References", *(f"  {line}" for line in cited)]
+    return "\n".join(lines)
+
+
+def _capable(can: Capabilities) -> str:
+    words = [" and ".join(f"{dim}-D" for dim in can.dims)]
+    words += ["one channel"] * (not can.multichannel) + ["needs a lesion mask"] * can.needs_mask
+    return ", ".join([*words, *["learned: needs weights"] * can.learned])
 
 
 def _bundle_page(name: str, catalogue: Catalogue) -> str:
@@ -56,21 +76,30 @@ def _bundle_page(name: str, catalogue: Catalogue) -> str:
     method = recipe.method
     return (
         f"bundle {name}\n{_settings(RunConfig, dict(recipe), skip=('method',))}\n\n"
-        f"method {method.name()}: {method.summary}\n{_settings(type(method), dict(method))}"
+        f"method {method.name()}: {method.summary}\n{_settings(type(method), dict(method))}\n\n"
+        f"try  mmtk run bundle={name} moving=MOVING fixed=FIXED"
     )
 
 
 def _settings(model: type[BaseModel], values: dict[str, Any], skip: tuple[str, ...] = ()) -> str:
+    from mmtk.plugins.words import accepted
+
     rows = []
     for name, field in model.model_fields.items():
         if name != "kind" and name not in skip:
             given = not field.is_required() or name in values
             value = values.get(name, field.get_default(call_default_factory=True)) if given else ""
-            rows.append((field.alias or name, _text(value), field.description or ""))
+            unit = field.json_schema_extra.get("unit") if isinstance(field.json_schema_extra, dict) else None
+            kind = accepted(field) + (f" {unit}" if unit else "")
+            rows.append((field.alias or name, _text(value), kind, field.description or ""))
     if not rows:
         return "  no settings"
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "\n".join(f"  {key:{widths[0]}}  {value:{widths[1]}}  {what}".rstrip() for key, value, what in rows)
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  "
+        + "  ".join([*(f"{word:{width}}" for word, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    )
 
 
 def _text(value: Any) -> str:
@@ -79,6 +108,8 @@ def _text(value: Any) -> str:
         return ",".join(_text(item) for item in value) or "[]"
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
     return str(getattr(value, "kind", value))
