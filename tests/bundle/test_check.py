@@ -1,0 +1,137 @@
+"""``mmtk bundles check``: what is asked of a bundle, and that ours pass."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmtk.bundle.check import check
+from mmtk.bundle.search import Found, find
+from mmtk.plugins import installed
+
+# MONAI warns of its own optional parts while it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+BUNDLES = sorted(installed().bundles)
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    folder = tmp_path / "mine"
+    shutil.copytree(installed().bundle("lddmm"), folder)
+    return folder
+
+
+def change(bundle: Path, name: str, *at: str, value: Any = None) -> None:
+    """Set one entry of a configuration, or take it out."""
+    path = bundle / "configs" / name
+    config = json.loads(path.read_text())
+    node = config
+    for word in at[:-1]:
+        node = node[word]
+    node.pop(at[-1], None)
+    if value is not None:
+        node[at[-1]] = value
+    path.write_text(json.dumps(config))
+
+
+def wrong(bundle: Path) -> dict[str, tuple[str, ...]]:
+    return {v.name: v.problems for v in check(Found(bundle, "path"), installed()) if not v.ok}
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_ours_pass(name):
+    verdicts = list(check(find(name, installed(), {}), installed()))
+    assert not [verdict for verdict in verdicts if not verdict.ok]
+    assert [verdict.name for verdict in verdicts if verdict.skipped] == ["run"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUNDLES)
+def test_ours_run_both_ways_with_one_result(name):
+    verdicts = {v.name: v for v in check(find(name, installed(), {}), installed(), run=True)}
+    assert verdicts["run"].ok, verdicts["run"].problems
+    assert not verdicts["run"].skipped
+
+
+@pytest.mark.slow
+def test_a_configuration_that_does_something_else_than_its_recipe_is_found(bundle):
+    change(bundle, "inference.json", "network_def", "channels", value=0)
+    verdicts = {v.name: v for v in check(Found(bundle, "path"), installed(), run=True)}
+    assert "python -m monai.bundle run: ended with exit code" in verdicts["run"].problems[0]
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "docs/README.md", "configs/metadata.json", "configs/inference.json"])
+def test_a_file_that_is_missing_is_named(bundle, name):
+    (bundle / name).unlink()
+    assert f"{name}: missing" in wrong(bundle)["layout"]
+
+
+def test_weights_must_be_there(bundle):
+    (bundle / "models" / "model.pt").unlink()
+    assert wrong(bundle) == {"layout": ("models/: holds no weights; where nothing is learned, an empty state",)}
+
+
+def test_weights_must_be_those_of_the_network(bundle):
+    torch.save({"a": torch.ones(2)}, bundle / "models" / "model.pt")
+    assert wrong(bundle) == {"weights": ("models/model.pt: names or shapes are not those of the network",)}
+    torch.save([1, 2], bundle / "models" / "model.pt")
+    assert "expected names and tensors" in wrong(bundle)["weights"][0]
+
+
+@pytest.mark.parametrize(
+    "key", ["version", "task", "authors", "copyright", "monai_version", "network_data_format"]
+)
+def test_metadata_must_be_complete(bundle, key):
+    change(bundle, "metadata.json", key)
+    assert f"configs/metadata.json: {key}: missing or empty" in wrong(bundle)["metadata"]
+
+
+def test_channels_must_be_as_many_as_are_defined(bundle):
+    change(bundle, "metadata.json", "network_data_format", "inputs", "image", "num_channels", value=7)
+    assert "3 channels; num_channels says 7" in wrong(bundle)["metadata"][0]
+
+
+@pytest.mark.parametrize(
+    ("floor", "said"),
+    [
+        ("0.0.9", None),
+        ("0.0.10rc1", None),
+        ("999.1", "999.1 is required"),
+        ("1.x", "is no version"),
+        (7, "is no version"),
+    ],
+)
+def test_floors_are_compared_as_versions(bundle, floor, said):
+    change(bundle, "metadata.json", "required_packages_version", "scipy", value=floor)
+    problems = wrong(bundle).get("versions", ())
+    assert (not problems) if said is None else said in problems[0]
+
+
+def test_the_tenth_version_is_newer_than_the_ninth(bundle, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "1.10.0+cpu")
+    for at in ("monai_version", "pytorch_version", "numpy_version"):
+        change(bundle, "metadata.json", at, value="1.9.0")
+    change(bundle, "metadata.json", "required_packages_version", value={"mmtk": "1.10.0"})
+    assert wrong(bundle) == {}
+    change(bundle, "metadata.json", "required_packages_version", value={"mmtk": "1.11"})
+    assert "mmtk 1.11 is required, and 1.10.0+cpu is installed" in wrong(bundle)["versions"][0]
+
+
+def test_a_package_that_is_not_there_is_named(bundle):
+    change(bundle, "metadata.json", "required_packages_version", "no-such-package-of-ours", value="1.0")
+    assert wrong(bundle)["versions"] == ("no-such-package-of-ours 1.0 is required and not installed",)
+
+
+@pytest.mark.parametrize("key", ["evaluator", "inferer", "device", "dataset_dir", "bundle_root", "dataset"])
+def test_an_id_that_monai_requires_is_named(bundle, key):
+    change(bundle, "inference.json", key)
+    assert any(f"requires the id {key}" in problem for problem in wrong(bundle)["properties"])
+
+
+def test_a_recipe_that_mmtk_refuses_is_told_as_for_a_run(bundle):
+    change(bundle, "inference.json", "network_def", "method", "steps", value=-1)
+    assert any("steps" in problem for problem in wrong(bundle)["recipe"])
