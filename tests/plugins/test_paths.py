@@ -100,7 +100,11 @@ def test_a_path_that_nobody_typed_is_not_followed(module):
     ("ending", "error", "words"),
     [
         (":Cubd", ConfigError, "has no 'Cubd'; did you mean 'Cubed'?"),
-        (":number", ConfigError, "is of type int, but a similarity is a class derived from mmtk.similarity.Similarity"),
+        (
+            ":number",
+            ConfigError,
+            "is of type int, but a similarity is a class derived from mmtk.similarity.Similarity",
+        ),
         (":Private", ConfigError, "argument 'kind' cannot be a setting; rename it"),
         ("_missing:Cubed", ConfigError, "it must be installed, or lie in "),
         ("_broken:Cubed", PluginError, "fails when it is imported: RuntimeError: boom"),
