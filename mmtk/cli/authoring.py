@@ -92,6 +92,8 @@ def _laws(plugins: list[PluginRecord]) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "test_laws.py"
         file.write_text("\n".join(lines), encoding="utf-8")
-        # --rootdir and -c: the settings of whatever project lies around must not matter.
-        words = ["-q", "--no-header", "-p", "no:cacheprovider", "--rootdir", folder, "-c", "/dev/null", str(file)]
+        # Settings of its own: those of whatever project lies around must not matter.
+        ini = Path(folder) / "pytest.ini"
+        ini.write_text("[pytest]\n", encoding="utf-8")
+        words = ["-q", "--no-header", "-p", "no:cacheprovider", "-c", str(ini), str(file)]
         return subprocess.run([sys.executable, "-m", "pytest", *words], check=False).returncode == 0

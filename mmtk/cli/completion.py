@@ -86,9 +86,7 @@ def _joined(words: list[str]) -> list[str]:
     """Put together what bash took apart: ``bundle``, ``=``, ``met``."""
     whole: list[str] = []
     for word in words:
-        if word == "=" and whole:
-            whole[-1] += word
-        elif whole and whole[-1].endswith("=") and "=" not in word:
+        if (word == "=" and whole) or (whole and whole[-1].endswith("=") and "=" not in word):
             whole[-1] += word
         else:
             whole.append(word)
