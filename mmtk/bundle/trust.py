@@ -120,7 +120,7 @@ def admit(found: Found, catalogue: Catalogue) -> None:
     problems = [f"bundle '{found.name}' is not trusted: {finding}" for finding in findings[:SHOWN]]
     if len(findings) > SHOWN:
         problems.append(f"bundle '{found.name}' is not trusted: {len(findings) - SHOWN} more places")
-    command = shlex.join(["mmtk", "bundles", "trust", str(found.folder)])
+    command = shlex.join(["mmtk", "bundles", "trust", str(found.folder.resolve())])
     problems.append(f"read it, and if you would run its author's code, `{command}`")
     raise ConfigError(problems)
 

@@ -108,10 +108,13 @@ def new(
     """Begin a bundle of your own from one that is there."""
     from mmtk.bundle.new import new_bundle
     from mmtk.bundle.search import find
+    from mmtk.bundle.trust import admit
     from mmtk.plugins import installed
 
     with refusals():
-        folder = new_bundle(find(start, installed()), Path(name))
+        begun = find(start, installed())
+        admit(begun, installed())
+        folder = new_bundle(begun, Path(name)).resolve()
         typer.echo(
             f"{folder}: edit configs/inference.json, fill in what is TODO, then `mmtk bundles check {folder}`"
         )
@@ -126,7 +129,7 @@ def unpack(
     from mmtk.bundle.archive import unpack as write
 
     with refusals():
-        typer.echo(f"{write(archive, folder)}: see what is in it with `mmtk bundles show {folder}`")
+        typer.echo(f"{write(archive, folder)}: see what is in it with `mmtk bundles show {folder.resolve()}`")
 
 
 @bundles.command()

@@ -247,13 +247,20 @@ def test_a_bundle_may_be_a_folder_and_what_it_says_is_only_read(tmp_path, brain,
     configs = tmp_path / "mine" / "configs"
     configs.mkdir(parents=True)
     network = {"_target_": "mmtk.bundle.workflow.RegistrationNetwork", "method": {"kind": "lddmm", "steps": 7}}
-    (configs / "inference.json").write_text(json.dumps({"network_def": network, "x": "$__import__('os').abort()"}))
+    (configs / "inference.json").write_text(json.dumps({"network_def": network}))
     words = ("run", f"bundle={tmp_path / 'mine'}", f"moving={brain}", f"fixed={brain}", "--dry-run", "--json")
     assert json.loads(command(*words).out)["config"]["method"]["steps"] == 7
+    (configs / "inference.json").write_text(json.dumps({"network_def": network, "x": "$__import__('os').abort()"}))
+    (problem, *_) = refusal(*words)
+    assert "is not trusted: configs/inference.json: x: the expression" in problem
     network["_target_"] = "os.system"
     (configs / "inference.json").write_text(json.dumps({"network_def": network}))
     (problem, *_) = refusal(*words)
-    assert "runs os.system, not mmtk.bundle.workflow.RegistrationNetwork" in problem
+    assert "is not trusted: configs/inference.json: network_def::_target_: _target_ 'os.system'" in problem
+    network["_target_"] = "SimpleInferer"
+    (configs / "inference.json").write_text(json.dumps({"network_def": network}))
+    (problem, *_) = refusal(*words)
+    assert "network_def::_target_" in problem
 
 
 def test_sample_refuses_all_at_once(tmp_path, refusal):
