@@ -44,7 +44,7 @@ class MethodContract(Contract):
     """
 
     base = Method
-    memory = 400
+    memory = 200
     drift = 0.1
     agreement = 0.25
     gain = 0.3
