@@ -63,6 +63,8 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], str | None]:
     preparation = config.get("preprocessing", {})
     if not isinstance(preparation, dict):
         raise ConfigError(f"{inference_config(folder)}: preprocessing must be an object")
+    if not isinstance(preparation.get("init", ""), str):
+        raise ConfigError(f"{inference_config(folder)}: preprocessing::init must be a word or the name of a file")
     sample = config.get("sample")
     if not (sample is None or isinstance(sample, str)):
         raise ConfigError(f"{inference_config(folder)}: sample must be the name of a sample, or null")

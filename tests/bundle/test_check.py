@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from mmtk.bundle.check import check
+from mmtk.bundle.plan import make_plan
 from mmtk.bundle.search import Found, find
+from mmtk.errors import MmtkError
 from mmtk.plugins import installed
 
 # MONAI warns of its own optional parts while it is imported.
@@ -135,3 +137,43 @@ def test_an_id_that_monai_requires_is_named(bundle, key):
 def test_a_recipe_that_mmtk_refuses_is_told_as_for_a_run(bundle):
     change(bundle, "inference.json", "network_def", "method", "steps", value=-1)
     assert any("steps" in problem for problem in wrong(bundle)["recipe"])
+
+
+WRONG: list[Any] = [
+    [],
+    {},
+    1,
+    True,
+    [[]],
+    {"kind": None},
+    {"kind": ["a"]},
+    {"kind": "os:system"},
+    "x/y",
+    -1,
+    1e400,
+]
+PLACES = [
+    ("network_def",),
+    ("network_def", "method"),
+    ("network_def", "method", "kind"),
+    ("network_def", "method", "similarity"),
+    ("preprocessing", "init"),
+    ("sample",),
+]
+
+
+@pytest.mark.parametrize("at", PLACES, ids="::".join)
+def test_a_recipe_of_any_form_is_read_or_refused_in_a_sentence(bundle, at, tmp_path):
+    refused = 0
+    for value in WRONG:
+        change(bundle, "inference.json", *at, value=value)
+        try:
+            plan = make_plan(
+                [f"bundle={bundle}"], out=tmp_path / "out", overwrite=False, device="cpu", catalogue=installed()
+            )
+            plan.ready(0)
+        except MmtkError:
+            refused += 1
+        shutil.copy(installed().bundle("lddmm") / "configs" / "inference.json", bundle / "configs")
+    assert refused >= len(WRONG) - 1  # an empty object is the method's defaults
+    assert not (tmp_path / "out" / "warped.nii.gz").exists()
