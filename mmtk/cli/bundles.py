@@ -8,13 +8,16 @@ from typing import Annotated
 
 import typer
 
+from mmtk.cli.completion import complete_bundle
 from mmtk.cli.refusal import refusals
 
 __all__ = ["bundles"]
 
 bundles = typer.Typer(no_args_is_help=True, help="List, check, begin and trust bundles.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A bundle's name or its folder.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A bundle's name or its folder.", autocompletion=complete_bundle)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -48,10 +48,11 @@ def complete_plugin(incomplete: str) -> list[str]:
 
 
 def complete_bundle(incomplete: str) -> list[str]:
-    """Names of bundles."""
+    """Names of bundles, of plugins and on MMTK_BUNDLE_PATH."""
+    from mmtk.bundle.search import search
     from mmtk.plugins import installed
 
-    return sorted(name for name in installed().bundles if name.startswith(incomplete))
+    return sorted({bundle.name for bundle in search(installed()) if bundle.name.startswith(incomplete)})
 
 
 def complete_name(incomplete: str) -> list[tuple[str, str]]:
@@ -116,7 +117,7 @@ def _values(typed: dict[str, str], key: str) -> list[str]:
 
     catalogue = installed()
     if key == "bundle":
-        return sorted(catalogue.bundles)
+        return complete_bundle("")
     if key == "init":
         return list(INITS)
     model: type[BaseModel] | None = RunConfig

@@ -80,6 +80,7 @@ def test_a_part_is_shown_with_types_ranges_origin_and_an_example(command):
         ("plugins --kind b", ["bundle"]),
         ("plugins new x --kind s", ["similarity", "segmenter"]),
         ("show lncc", ["lncc"]),
+        ("bundles show metamorph_", ["metamorph_brats"]),
     ],
 )
 def test_keys_values_and_names_are_completed_without_torch(words, offered):
