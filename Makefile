@@ -1,4 +1,4 @@
-# make install | demo | test | test-all | lint | clean
+# make install | demo | test | test-all | lint | docs | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Threads that wait must sleep: spinning ones cost an order of magnitude on a shared machine.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: install demo test test-all lint clean
+.PHONY: install demo test test-all lint docs clean
 
 install: $(STAMP)
 
@@ -34,5 +34,10 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Warnings are errors: mkdocs.yml says strict.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "The documentation: $(CURDIR)/site/index.html"
+
 clean:
-	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf build dist demo site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,82 @@
+"""What the site does beyond mkdocs.yml: pages made from the code, files of the root as pages, formulas as MathML.
+
+A page may link to a file of the root, ``../SECURITY.md``, as a reader of the repository needs it; the site has a page
+for each of them, and the link is turned to it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from posixpath import dirname, normpath, relpath
+from typing import Any
+
+import mathml
+import reference
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+
+#: Files of the root, and the pages that they become.
+FROM_ROOT = {"SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
+
+_LINK = re.compile(r"(?<=\]\()(?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?(?=\))")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Leave out of the navigation what is not written yet."""
+    config.nav = _written(config.nav)
+    return config
+
+
+def _written(entries: list[Any]) -> list[Any]:
+    there = {*reference.PAGES, *FROM_ROOT.values()}
+    kept: list[Any] = []
+    for entry in entries:
+        if isinstance(entry, str):
+            kept += [entry] if entry in there or (ROOT / "docs" / entry).is_file() else []
+            continue
+        ((name, below),) = entry.items()
+        inner = _written([below] if isinstance(below, str) else below)
+        if inner:
+            kept.append({name: inner[0] if isinstance(below, str) else inner})
+    return kept
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Add what is generated, and the files of the root."""
+    for source, page in FROM_ROOT.items():
+        files.append(File.generated(config, page, content=_from_root((ROOT / source).read_text(encoding="utf-8"))))
+    for page, make in reference.PAGES.items():
+        files.append(File.generated(config, page, content=make()))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links to files of the root to their pages."""
+    folder = dirname(page.file.src_uri)
+
+    def turned(link: re.Match[str]) -> str:
+        root = normpath(f"docs/{folder}/{link['path']}")
+        if root not in FROM_ROOT:
+            return link[0]
+        return relpath(FROM_ROOT[root], folder or ".") + (link["anchor"] or "")
+
+    return _LINK.sub(turned, markdown)
+
+
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Set the formulas."""
+    return mathml.set_formulas(html, page.file.src_uri)
+
+
+def _from_root(text: str) -> str:
+    """Links of a file of the root lead into docs/, where its page is already, or to another such file."""
+
+    def turned(link: re.Match[str]) -> str:
+        path = FROM_ROOT.get(link["path"], link["path"].removeprefix("docs/"))
+        return path + (link["anchor"] or "")
+
+    return _LINK.sub(turned, text)
