@@ -53,14 +53,24 @@ class Similarity(nn.Module, ABC):
         What lies at such voxels has been set to 0 in both images before. The map is not yet weighted.
         """
 
-    def prepare(self, image: Image, weight: Weight | None = None, scale: int | Sequence[int] = 1) -> Image:
+    def prepare(
+        self,
+        image: Image,
+        weight: Weight | None = None,
+        scale: int | Sequence[int] = 1,
+        spacing: Sequence[float] | None = None,
+    ) -> Image:
         """Return what is to be warped and compared in the image's place: for most metrics, the image itself.
+
+        It may have other channels than the image, a descriptor of several for each, say.
 
         Args:
             image: ``(B, C, *space)``.
             weight: As for :meth:`compare`, on the grid of this image.
             scale: Voxels of this image for one of those compared, along each axis: a moving image may be kept
                 finer than the grid it is sampled on, and its windows must still be as wide as the fixed image's.
+            spacing: mm per voxel of this image, along each axis, for metrics whose windows should be as wide along
+                every axis; None: not known, voxels are taken as cubes.
         """
         return image
 
@@ -79,8 +89,14 @@ class Similarity(nn.Module, ABC):
             moved, fixed = self.blinded(moved, fixed, weight)
         return reduce(self.cost(moved, fixed, weight), self.at_costs(weight), self.reduction)
 
-    def forward(self, moved: Image, fixed: Image, weight: Weight | None = None) -> Scalar | Image:
-        """Prepare both images with the weight and compare them.
+    def forward(
+        self,
+        moved: Image,
+        fixed: Image,
+        weight: Weight | None = None,
+        spacing: Sequence[float] | None = None,
+    ) -> Scalar | Image:
+        """Prepare both images with the weight and compare them; ``spacing`` as for :meth:`prepare`.
 
         Raises:
             GridMismatch: If images or weight do not lie on one grid.
@@ -89,7 +105,8 @@ class Similarity(nn.Module, ABC):
             raise GridMismatch("moved", tuple(moved.shape), "fixed", tuple(fixed.shape))
         if weight is not None:
             check_weight(weight, fixed)
-        return self.compare(self.prepare(moved, weight), self.prepare(fixed, weight), weight)
+        prepared = [self.prepare(image, weight, spacing=spacing) for image in (moved, fixed)]
+        return self.compare(prepared[0], prepared[1], weight)
 
     def blinded(self, moved: Image, fixed: Image, weight: Weight) -> tuple[Image, Image]:
         """Return the images without what lies at voxels of weight 0."""

@@ -55,7 +55,13 @@ class LocalSquaredDifference(SquaredDifference):
         check_window(radius, eps)
         self.radius, self.eps = radius, eps
 
-    def prepare(self, image: Image, weight: Weight | None = None, scale: int | Sequence[int] = 1) -> Image:
+    def prepare(
+        self,
+        image: Image,
+        weight: Weight | None = None,
+        scale: int | Sequence[int] = 1,
+        spacing: Sequence[float] | None = None,
+    ) -> Image:
         dim = image.ndim - 2
         radius = [r * k for r, k in zip(per_axis(self.radius, dim), per_axis(scale, dim), strict=True)]
         return normalize_locally(image, weight, radius, self.eps)

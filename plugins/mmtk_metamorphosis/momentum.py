@@ -90,7 +90,8 @@ class _LevelEnergy:
         if lesion is not None:
             floor = 1.0 if self.coupled and self.settings.mu > 0 else self.settings.floor
             weight = weight * (1 - (1 - floor) * lesion)
-        data = self.level.grid.cell_volume * self.settings.similarity(shot.image, self.fixed, weight)
+        grid = self.level.grid
+        data = grid.cell_volume * self.settings.similarity(shot.image, self.fixed, weight, grid.spacing)
         energy = data + self.settings.lam * shot.energy
         if lesion is not None:
             energy = energy + self.lesion(lesion)

@@ -53,6 +53,7 @@ class _LevelEnergy:
         self.flow, self.settings, self.level = flow, settings, level
         self.sampler = LevelSampler(level, flow.lattice, pair.fixed)
         channels = [self._moving(pair)]
+        self.compared = channels[0].shape[1]  # a similarity may make several channels of one
         self.has_mask, self.has_edge = pair.mask is not None, pair.inside is not None
         for extra in (pair.mask, pair.inside):
             if extra is not None:
@@ -61,7 +62,6 @@ class _LevelEnergy:
         visible = torch.ones_like(pair.fixed[:, :1]) if pair.fixed_mask is None else 1 - pair.fixed_mask
         fixed, weight = self._prepared(pair.fixed, visible, masked=pair.fixed_mask is not None)
         self.fixed, self.weight = level.thin(fixed).contiguous(), level.thin(weight).contiguous()
-        self.intensities = pair.moving.shape[1]
         self.floor = settings.floor
         self.coupled = settings.coupled and settings.mu > 0
         mask = None if pair.mask is None else smooth_and_sample(pair.mask, level.coarse, level.sigma)
@@ -80,7 +80,8 @@ class _LevelEnergy:
         level = self.level
         weight = smooth_and_sample(seen, level.finer, level.sigma)
         image = smooth_and_sample(image, level.finer, level.sigma, seen if masked else None)
-        return self.settings.similarity.prepare(image, weight, level.ratio), weight
+        spacing = [axis.stride * h for axis, h in zip(level.finer, self.flow.lattice.grid.spacing, strict=True)]
+        return self.settings.similarity.prepare(image, weight, level.ratio, spacing), weight
 
     def __call__(self, flat: Tensor) -> tuple[float, Tensor]:
         white = flat.view(self.flow.shape).detach().requires_grad_(True)
@@ -97,9 +98,9 @@ class _LevelEnergy:
         """Return data + lambda * norm + lesion + regularizers, a scalar in mm^dim."""
         nodes = self.flow.displacement(white)
         warped = self.sampler(self.stack, nodes, aside)
-        moved, weight, lesion = warped[:, : self.intensities], self.weight, None
+        moved, weight, lesion = warped[:, : self.compared], self.weight, None
         if self.has_mask:
-            lesion = warped[:, self.intensities : self.intensities + 1]
+            lesion = warped[:, self.compared : self.compared + 1]
             weight = (
                 weight * (1 - (1 - self.floor) * lesion)
                 if not self.coupled
