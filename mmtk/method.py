@@ -82,6 +82,23 @@ class Pair:
                 raise GridMismatch(name, tensor.shape[2:], "fixed", self.fixed.shape[2:])
 
     @property
+    def moving_weight(self) -> Tensor:
+        """``(1, 1, *space)``, 1 where the moving image may be compared: off its lesion, and where it has data.
+
+        It belongs to the moving image, and so moves with it.
+        """
+        weight = torch.ones_like(self.moving[:, :1])
+        if self.mask is not None:
+            weight = weight * (1 - self.mask)
+        return weight if self.inside is None else weight * self.inside
+
+    @property
+    def fixed_weight(self) -> Tensor:
+        """``(1, 1, *space)``, 1 where the fixed image may be compared: off its lesion."""
+        weight = torch.ones_like(self.fixed[:, :1])
+        return weight if self.fixed_mask is None else weight * (1 - self.fixed_mask)
+
+    @property
     def box(self) -> tuple[slice, ...]:
         """The part of the grid worth comparing: where either image differs from its background, and 10 mm more.
 

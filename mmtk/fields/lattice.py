@@ -80,6 +80,14 @@ class Lattice:
         nodes = (voxels - self.starts[axis]) * (self.grid.spacing[axis] / self.spacing) + self.before[axis]
         return nodes.clamp(0, self.nodes[axis])
 
+    def points(self, like: Tensor) -> Tensor:
+        """Return where the nodes lie, ``(1, dim, *nodes)`` in voxels of the grid; some lie outside of it."""
+        axes = []
+        for start, before, n, h in zip(self.starts, self.before, self.nodes, self.grid.spacing, strict=True):
+            nodes = torch.arange(n, dtype=torch.float64) - before
+            axes.append((start + nodes * (self.spacing / h)).to(like))
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+
     def matrices(self, voxels: Sequence[Tensor], like: Tensor) -> list[Tensor]:
         """Return, for each axis, the matrix from the nodes to points at the given voxel coordinates."""
         key = (tuple(tuple(p.tolist()) for p in voxels), like.dtype, like.device)

@@ -35,7 +35,7 @@ class Deformation:
         velocity: In whatever parametrization the method has, ``(B, dim, *nodes)``; no built-in part reads it.
         velocity_norm: ``||v||_V^2`` integrated over time, in mm^(2 + dim); a scalar.
         residual: The free intensity change, in the frame of ``mask``.
-        mask: Where it is allowed; None is everywhere.
+        mask: Where it is allowed, on the moving image: the lesion; None is everywhere.
 
     Raises:
         GridMismatch: If a field does not lie on ``grid``.

@@ -24,9 +24,9 @@ import time
 import torch
 from torch import Tensor
 
-from mmtk.fields import folds, jacobian_determinant, warp
+from mmtk.fields import folds, jacobian_determinant, sample, warp
 from mmtk.method import Milestone, Milestones, Pair, Progress, forgetful
-from mmtk.optimize import Level, LevelSampler, level_axes, minimize, smooth_and_sample
+from mmtk.optimize import Axis, Level, LevelSampler, level_axes, minimize, smooth_and_sample
 from mmtk.regularizers import Deformation
 from mmtk.result import LevelReport, Registration
 from mmtk_metamorphosis.detail import Detail
@@ -59,21 +59,21 @@ class _LevelEnergy:
             if extra is not None:
                 channels.append(smooth_and_sample(extra, level.finer, level.sigma))
         self.stack = torch.cat(channels, dim=1)
-        visible = torch.ones_like(pair.fixed[:, :1]) if pair.fixed_mask is None else 1 - pair.fixed_mask
-        fixed, weight = self._prepared(pair.fixed, visible, masked=pair.fixed_mask is not None)
+        fixed, weight = self._prepared(pair.fixed, pair.fixed_weight, masked=pair.fixed_mask is not None)
         self.fixed, self.weight = level.thin(fixed).contiguous(), level.thin(weight).contiguous()
         self.floor = settings.floor
         self.coupled = settings.coupled and settings.mu > 0
         mask = None if pair.mask is None else smooth_and_sample(pair.mask, level.coarse, level.sigma)
         self.lesion = lesion_price(settings, self.fixed, self.weight, level.grid, mask)
+        self.mask = None
+        if settings.regularizers and pair.mask is not None:
+            sigma = [0.4 * flow.lattice.spacing / h for h in pair.grid.spacing]
+            blurred = smooth_and_sample(pair.mask, [Axis(0, 1, n) for n in pair.grid.shape], sigma)
+            self.mask = sample(blurred, flow.lattice.points(blurred), padding="zeros")
 
     def _moving(self, pair: Pair) -> Tensor:
-        seen = torch.ones_like(pair.moving[:, :1])
-        for hidden in (pair.mask, None if pair.inside is None else 1 - pair.inside):
-            if hidden is not None:
-                seen = seen * (1 - hidden)
         weighted = pair.mask is not None or pair.inside is not None
-        return self._prepared(pair.moving, seen, masked=weighted)[0]
+        return self._prepared(pair.moving, pair.moving_weight, masked=weighted)[0]
 
     def _prepared(self, image: Tensor, seen: Tensor, *, masked: bool) -> tuple[Tensor, Tensor]:
         """Smooth, sample and prepare an image on the finer lattice; return it and its weight there."""
@@ -128,6 +128,7 @@ class _LevelEnergy:
             inverse=self.flow.displacement(white, backward=True),
             velocity=self.flow.velocity(white),
             velocity_norm=self.flow.norm(white),
+            mask=self.mask,
             grid=self.flow.lattice.box,
         )
         return sum(part(deformation) for part in self.settings.regularizers)

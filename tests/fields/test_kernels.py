@@ -97,6 +97,18 @@ def test_restriction_is_the_exact_transpose_of_prolongation(shape):
     torch.testing.assert_close((lattice.prolong(a) * b).sum(), (a * lattice.restrict(b)).sum())
 
 
+def test_the_nodes_of_a_part_of_the_grid_lie_where_they_are_told_to():
+    grid = Grid((20, 30), (1.0, 2.0))
+    lattice = Lattice(grid, 4.0, 12.0, [slice(3, 17), slice(0, 30)])
+    points = lattice.points(torch.zeros(1, dtype=torch.float64))
+    assert points.shape == (1, 2, *lattice.nodes)
+    for axis, line in enumerate((points[0, 0, :, 0], points[0, 1, 0])):
+        there = torch.arange(lattice.nodes[axis], dtype=torch.float64)
+        torch.testing.assert_close(lattice.positions(axis, line), there)
+        middle = {0: 9.5, 1: 14.5}[axis]  # of rows 3 to 16, and of columns 0 to 29
+        torch.testing.assert_close(line.mean(), torch.tensor(middle, dtype=torch.float64))
+
+
 def test_prolongation_reproduces_a_band_limited_field():
     grid = Grid((60, 50), (1.0, 1.0))
     lattice = Lattice(grid, 4.0, padding=4.0)

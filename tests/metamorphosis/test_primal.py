@@ -1,6 +1,7 @@
 """The white-coefficient solver, on small pairs whose truth is known."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from mmtk.fields import Gaussian, Grid, Smoother, folds, warp
 from mmtk.method import Pair, silent
 from mmtk.optimize import level_axes
+from mmtk.regularizers import Regularizer
 from mmtk.similarity import LocalCorrelation, LocalSquaredDifference, MutualInformation, SquaredDifference
 from mmtk_metamorphosis.primal import _LevelEnergy, register_white
 from mmtk_metamorphosis.settings import Settings
@@ -159,6 +161,47 @@ def test_any_similarity_will_do(similarity):
     found = register_white(Pair(moving, fixed, Grid(shape, (1.0, 1.0))), settings, silent)
     inner = (slice(None), slice(None), slice(6, -6), slice(6, -6))
     assert (found.displacement - truth)[inner].norm(dim=1).mean() < 0.6 * truth[inner].norm(dim=1).mean()
+
+
+class TwoChannels(SquaredDifference):
+    """The image and its square: compared twice, in two channels of one."""
+
+    spacings: ClassVar[list] = []
+
+    def prepare(self, image, weight=None, scale=1, spacing=None):
+        self.spacings.append(tuple(spacing))
+        return torch.cat([image, image.square()], 1)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_similarity_may_compare_several_channels_for_one_and_is_told_the_spacing(masked):
+    shape = (48, 40)
+    moving, fixed, truth = displaced(shape)
+    mask = ball(shape, (10, 10), 4) if masked else None
+    grid = Grid(shape, (1.0, 1.0))
+    found = register_white(
+        Pair(moving, fixed, grid, mask=mask), replace(SETTINGS, similarity=TwoChannels(), lam=1e-6), silent
+    )
+    assert (found.displacement - truth).norm(dim=1).mean() < 0.6 * truth.norm(dim=1).mean()
+    assert TwoChannels.spacings[-4:] == [(2.0, 2.0), (2.0, 2.0), (1.0, 1.0), (1.0, 1.0)]
+
+
+def test_a_regularizer_is_given_the_lesion_where_its_fields_are():
+    given = []
+
+    class Listening(Regularizer):
+        def energy(self, deformation):
+            given.append(deformation)
+            return deformation.displacement.square().sum()
+
+    moving, fixed, _ = displaced((48, 48))
+    mask = ball((48, 48), (20, 28), 10)
+    settings = replace(SETTINGS, regularizers=(Listening(),), iterations=(1, 1))
+    register_white(Pair(moving, fixed, Grid((48, 48), (1.0, 1.0)), mask=mask), settings, silent)
+    deformation = given[0]
+    assert deformation.mask.shape[2:] == deformation.displacement.shape[2:] == deformation.grid.shape
+    area = float(deformation.mask.sum()) * deformation.grid.cell_volume
+    assert area == pytest.approx(float(mask.sum()), rel=0.03)
 
 
 def test_identical_images_do_not_move():
