@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 from mmtk.equations import stencils
 from mmtk.fields import Grid, Lattice, identity, sample, warp
 from mmtk.fields.splines import interpolation_matrix
-from mmtk.fields.warp import Mode, Padding
+from mmtk.fields.warp import Mode, Padding, sample_units
 from mmtk.types import Displacement
 
 __all__ = ["FullMaps", "Maps", "NodeMaps"]
@@ -171,7 +171,7 @@ class NodeMaps(Maps):
             return self._sample(field, u, mode)
         for axis, matrix in enumerate(self._cached("closed", field)):
             field = _along(field, matrix, axis)
-        return F.grid_sample(field, self._within_period(u), padding_mode="border", align_corners=True)
+        return _sampled(field, self._within_period(u))
 
     def lay_down(self, field: Tensor, u: Displacement, mode: Mode) -> Tensor:
         if mode != "linear":
@@ -182,8 +182,11 @@ class NodeMaps(Maps):
             torch.ops.aten.grid_sampler_2d_backward if len(matrices) == 2
             else torch.ops.aten.grid_sampler_3d_backward
         )  # fmt: skip
+        points = self._within_period(u)
+        if _would_crash(field, points):
+            return torch.full_like(field, torch.nan)
         blank, bilinear, border = field.new_zeros(1).expand(shape), 0, 1
-        laid, _ = backward(field, blank, self._within_period(u), bilinear, border, True, (True, False))
+        laid, _ = backward(field, blank, points, bilinear, border, True, (True, False))
         for axis, matrix in enumerate(matrices):
             laid = _along(laid, matrix.t(), axis)
         return laid
@@ -194,7 +197,7 @@ class NodeMaps(Maps):
         closed = field
         for axis in range(2, field.ndim):
             closed = torch.cat([closed, closed.narrow(axis, 0, 1)], dim=axis)
-        moved = F.grid_sample(closed, self._within_period(step), padding_mode="border", align_corners=True)
+        moved = _sampled(closed, self._within_period(step))
         # Between two nodes, t of the way into the cell, a line lies t (1 - t) (3 f_2 + (1 + t) f_3) / 6 off the
         # cubic. A step of more than a node would miss the right cell, but then time is resolved too coarsely too.
         size = step.abs()
@@ -225,7 +228,7 @@ class NodeMaps(Maps):
         size = u.new_tensor([n - 1 for n in self.grid.shape]).view(1, -1, *[1] * self.grid.dim)
         points = self.refine((self.in_voxels(u) * (2 / size)).flip(1)) + self._normalized(u)
         flavor = "bilinear" if mode == "linear" else "nearest"
-        return F.grid_sample(images, points.movedim(1, -1), flavor, "border", align_corners=True)
+        return _sampled(images, points.movedim(1, -1), flavor)
 
     def _sample(self, field: Tensor, u: Displacement, mode: Mode) -> Tensor:
         points = identity(self.box.shape, dtype=u.dtype, device=u.device) + u
@@ -259,6 +262,18 @@ class NodeMaps(Maps):
         """Refine by the spline and repeat the first plane behind the last, in one product."""
         k = self.lattice.refine
         return interpolation_matrix(torch.arange(nodes * k + 1) / k, nodes)
+
+
+def _sampled(image: Tensor, grid: Tensor, flavor: str = "bilinear") -> Tensor:
+    """Sample as ``grid_sample`` does, corners aligned, the border repeated; NaN where a point is."""
+    if _would_crash(image, grid):
+        return sample_units(image, grid, "linear" if flavor == "bilinear" else "nearest")
+    return F.grid_sample(image, grid, flavor, "border", align_corners=True)
+
+
+def _would_crash(image: Tensor, grid: Tensor) -> bool:
+    """Whether torch's backward pass would write where no memory is: a NaN among the points of a 2-D image."""
+    return image.ndim == 4 and not image.is_cuda and bool(torch.isnan(grid).any())
 
 
 def _along(field: Tensor, matrix: Tensor, axis: int) -> Tensor:

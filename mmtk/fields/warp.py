@@ -276,5 +276,5 @@ def _newton(u: Tensor, w: Tensor, iterations: int, tolerance: float, padding: Pa
 
 
 def folds(u: Tensor) -> int:
-    """Return the number of voxels where ``x -> x + u(x)`` folds (Jacobian determinant at or below 0)."""
-    return int((jacobian_determinant(u) <= 0).sum())
+    """Return the number of voxels where ``x -> x + u(x)`` folds (Jacobian determinant at or below 0, or NaN)."""
+    return int((~(jacobian_determinant(u) > 0)).sum())

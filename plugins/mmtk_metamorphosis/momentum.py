@@ -33,7 +33,7 @@ from mmtk_metamorphosis.settings import Settings
 __all__ = ["register_momentum"]
 
 #: A path whose map folds is followed again in twice the steps, and then shortened to these shares, one by one.
-SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 
 
 class _LevelEnergy:

@@ -109,3 +109,15 @@ def test_gradients_pass_through_sampling(maps: Maps, mode: str) -> None:
     field, u = smooth(maps, 1).requires_grad_(), (0.6 * smooth(maps, 2, seed=1)).requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: maps.advect(a, b, mode), (field, u), fast_mode=True)
     assert torch.autograd.gradcheck(lambda a, b: maps.at(a, 3 * b, mode), (field, u), fast_mode=True)
+
+
+@pytest.mark.parametrize("lost", ["one", "all"])
+def test_a_path_that_left_all_numbers_gives_none_and_takes_no_process_with_it(lost: str) -> None:
+    maps = NodeMaps(Lattice(GRID, 3.0, 12.0))
+    u, field = smooth(maps, 2).float(), smooth(maps, 1).float().requires_grad_()
+    u[(..., 3, 4) if lost == "one" else ...] = torch.nan
+    u.requires_grad_()
+    image = torch.rand(1, 1, *GRID.shape, requires_grad=True)
+    for taken in (maps.at(field, u), maps.advect(field, u), maps.spread(field, u), maps.carry(image, u)):
+        assert torch.isnan(taken).any()
+        taken.nansum().backward()

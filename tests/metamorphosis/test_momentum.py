@@ -7,8 +7,9 @@ import torch
 
 from mmtk.fields import Gaussian, Grid, Smoother, compose, folds, warp
 from mmtk.integrators import Eulerian, Lagrangian, Particles, SemiLagrangian, Sharp
-from mmtk.method import Pair, silent
+from mmtk.method import Milestone, Milestones, Pair, silent
 from mmtk.optimize import level_axes
+from mmtk.result import LevelReport, Outcome
 from mmtk.similarity import SquaredDifference
 from mmtk_metamorphosis.momentum import _LevelEnergy, register_momentum
 from mmtk_metamorphosis.settings import Settings
@@ -109,3 +110,21 @@ def test_a_path_that_folds_is_shortened_until_it_does_not_and_says_so():
     assert "shortened" in found.notes[0]
     back = compose(found.displacement, found.inverse)[..., 6:-6, 6:-6]
     assert float(back.abs().mean()) < 0.1
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: type(s).__name__)
+def test_a_momentum_beyond_all_bounds_gives_a_map_of_numbers(scheme):
+    given, settings = pair(), replace(SETTINGS, integrator=scheme, levels=(2.0,), iterations=(1,))
+    level = level_axes(given.grid, given.box, 2.0)
+    wild = 1e12 * torch.randn(1, 1, *level.grid.shape, generator=torch.Generator().manual_seed(0))
+    report = LevelReport(2.0, (1.0,), 1, 0.0, Outcome.EXHAUSTED)
+
+    class Finished(Milestones):
+        def last(self):
+            return Milestone({"momentum": wild}, (report,))
+
+    found = register_momentum(given, settings, silent, Finished())
+    assert torch.isfinite(found.displacement).all() and torch.isfinite(found.inverse).all()
+    assert torch.isfinite(found.appearance).all()
+    assert folds(found.displacement) == 0
+    assert "shortened" in found.notes[0]
