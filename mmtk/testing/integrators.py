@@ -87,7 +87,8 @@ class IntegratorContract(Contract):
             image, momentum = self.pair((n, n))
             solution = _runge_kutta(self.equation(self.box((n, n))), State.start(image, momentum), 12)
             apart.append(_mean(self.shot(_cubic(built), n, n // 2).image - solution.image))
-        assert apart[1] < 0.7 * apart[0], f"apart by {apart[0]:.4f}, and by {apart[1]:.4f} on a grid twice as fine"
+        nearer = apart[1] < max(0.7 * apart[0], 1e-5)  # a scheme of high order is there on both grids
+        assert nearer, f"apart by {apart[0]:.4f}, and by {apart[1]:.4f} on a grid twice as fine"
         assert apart[1] < 0.02, f"apart from the solution by {apart[1]:.4f}"
 
     def test_without_momentum_nothing_moves(self, built: Any) -> None:
