@@ -76,6 +76,12 @@ class Capabilities:
         multichannel: It takes images of more than one channel.
         learned: It needs weights.
         diffeomorphic: A method whose maps never fold, and whose ``inverse`` is the inverse of its displacement.
+        stationary: A similarity or a loss that is least where both inputs are one: its gradient is 0 there, and no
+            small change pays.
+        symmetric: A loss or a metric whose number stays when the two that are compared change places.
+        binary: A segmenter whose masks hold 0 and 1 and nothing between.
+        any_intensity: A segmenter whose mask stays when all intensities are multiplied by one positive number.
+        any_spacing: A segmenter that finds the same region, in mm, whatever the size of the voxels.
     """
 
     dims: tuple[int, ...] = (2, 3)
@@ -83,6 +89,11 @@ class Capabilities:
     multichannel: bool = True
     learned: bool = False
     diffeomorphic: bool = False
+    stationary: bool = True
+    symmetric: bool = False
+    binary: bool = False
+    any_intensity: bool = False
+    any_spacing: bool = False
 
 
 class _Description(BaseModel):

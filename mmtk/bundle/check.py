@@ -30,7 +30,7 @@ from mmtk.errors import MmtkError
 from mmtk.plugins import Catalogue
 from mmtk.settings import resolve
 
-__all__ = ["Verdict", "check"]
+__all__ = ["Verdict", "check", "short_settings"]
 
 #: Keys without which MONAI's specification knows no bundle.
 MANDATORY = (
@@ -299,7 +299,7 @@ def _run(folder: Path, catalogue: Catalogue) -> Iterator[str]:
     """Both ways to run it succeed on a small pair and leave one result."""
     from mmtk.samples import make
 
-    short = _short(folder, catalogue)
+    short = short_settings(folder, catalogue)
     with tempfile.TemporaryDirectory(prefix="mmtk-check-") as place:
         pair = Path(place) / "pair"
         make("c_shapes", pair, {})
@@ -323,8 +323,8 @@ def _run(folder: Path, catalogue: Catalogue) -> Iterator[str]:
         yield from _same(ours, theirs)
 
 
-def _short(folder: Path, catalogue: Catalogue) -> dict[str, Any]:
-    """Settings that make the run a matter of seconds, where the method has them."""
+def short_settings(folder: Path, catalogue: Catalogue) -> dict[str, Any]:
+    """Return settings with which a bundle's method runs for seconds, as far as it has them."""
     base, _ = read_recipe(folder)
     fields = type(resolve([], base, catalogue, Recipe).method).model_fields
     wanted = {"levels": [4.0, 2.0], "iterations": [2, 2], "steps": 4}

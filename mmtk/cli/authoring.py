@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmtk.cli.completion import complete_plugin, complete_plugin_kind
+from mmtk.cli.completion import complete_bundle, complete_plugin, complete_plugin_kind
 from mmtk.cli.refusal import refusals
 
 if TYPE_CHECKING:
@@ -25,21 +25,29 @@ def new(
     kind: Annotated[
         str,
         typer.Option(
-            help="similarity, regularizer, integrator, method, segmenter, metric, loss or command.",
+            help="similarity, regularizer, integrator, method, segmenter, metric, loss, command or bundle.",
             autocompletion=complete_plugin_kind,
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder in which the package's own is made.")] = Path("."),
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="The bundle to begin from, for --kind bundle; metamorph_brats if none is named.",
+            autocompletion=complete_bundle,
+        ),
+    ] = None,
 ) -> None:
     """Write a package with a plugin: code, test, README, CI.
 
     For instance: mmtk plugins new my-similarity --kind similarity
     """
+    from mmtk.bundle.package import new_package
     from mmtk.plugins import installed
-    from mmtk.plugins.writing import write_package
 
     with refusals():
-        place = write_package(name, kind, out, installed())
+        place = new_package(name, kind, out, installed(), start=start)
         typer.echo(
             f"{place}\n\nNext:\n  cd {place}\n  pip install -e '.[dev]'\n  pytest\n  mmtk plugins check {name}"
         )
@@ -69,17 +77,20 @@ def check(
 
 
 def _laws(plugins: list[PluginRecord]) -> bool:
-    """Run the contract of every part in a process of its own; parts of families without laws are passed over."""
+    """Run the contract of every part and bundle in a process of its own; kinds without laws are passed over."""
     if importlib.util.find_spec("pytest") is None:
         typer.echo("left out  the laws of the parts: pytest is not installed; `pip install pytest`")
         return True
     from mmtk.testing import CONTRACTS
 
     offers = [offer for plugin in plugins for offer in plugin.offers if offer.family in CONTRACTS]
-    if not offers:
+    bundles = [folder for plugin in plugins for folder in plugin.bundles]
+    if not offers and not bundles:
         return True
-    typer.echo(f"The laws of {len(offers)} part{'s' * (len(offers) > 1)}:")
-    lines = ["import pytest", "from mmtk.plugins import installed", "from mmtk.testing import CONTRACTS", ""]
+    counts = [(len(offers), "part"), (len(bundles), "bundle")]
+    told = " and ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count)
+    typer.echo(f"The laws of {told}:")
+    lines = ["import pytest", "from mmtk.plugins import installed", "from mmtk.testing import *", ""]
     for number, offer in enumerate(offers):
         lines += [
             f"class Test_{number}_{offer.family}_{offer.name}(CONTRACTS[{offer.family!r}]):",
@@ -89,11 +100,19 @@ def _laws(plugins: list[PluginRecord]) -> bool:
             "        return config.model_validate({}, context={'catalogue': installed()})",
             "",
         ]
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "test_laws.py"
+    for number, folder in enumerate(bundles):
+        lines += [
+            f"class Test_{number}_bundle_{folder.name}(BundleContract):",
+            "    @pytest.fixture",
+            "    def bundle(self):",
+            f"        return {str(folder)!r}",
+            "",
+        ]
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "test_laws.py"
         file.write_text("\n".join(lines), encoding="utf-8")
         # Settings of its own: those of whatever project lies around must not matter.
-        ini = Path(folder) / "pytest.ini"
+        ini = Path(place) / "pytest.ini"
         ini.write_text("[pytest]\n", encoding="utf-8")
         words = ["-q", "--no-header", "-p", "no:cacheprovider", "-c", str(ini), str(file)]
         return subprocess.run([sys.executable, "-m", "pytest", *words], check=False).returncode == 0

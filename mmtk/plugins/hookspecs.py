@@ -76,7 +76,7 @@ def mmtk_segmenters() -> Iterable[type[ComponentConfig]]:
 
 @hookspec
 def mmtk_losses() -> Iterable[type[ComponentConfig]]:
-    """Offer losses for training; ``target`` is a ``torch.nn.Module``."""
+    """Offer losses for training; ``target`` is a ``torch.nn.Module``, called as ``loss(prediction, truth)``."""
 
 
 @hookspec

@@ -5,7 +5,7 @@ NAME/
   README.md
   .github/workflows/test.yml
   src/PACKAGE/plugin.py   what is offered; no torch
-  src/PACKAGE/PART.py     the part
+  src/PACKAGE/PART.py     the part; or src/PACKAGE/bundles/PART/, the bundle
   tests/test_PART.py      the laws of its family, and one of its own
 """
 
@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from string import Template
 
@@ -40,6 +41,7 @@ KINDS = {
     "metric": "mmtk show $part",
     "loss": "mmtk show $part",
     "command": "mmtk x $part IMAGE",
+    "bundle": "mmtk run bundle=$part moving=MOVING fixed=FIXED",
 }
 
 _FILES = {
@@ -53,8 +55,16 @@ _FILES = {
     "tests/test_$part.py": "$kind/test.py",
 }
 
+#: What is otherwise for one kind; None: there is no such file.
+_OTHERWISE: dict[str, dict[str, str | None]] = {
+    "bundle": {"README.md": "bundle/README.md", "src/$package/$part.py": None}
+}
 
-def write_package(name: str, kind: str, folder: Path, catalogue: Catalogue) -> Path:
+#: Called with the package's folder in the making and its module's name, to write what no template can.
+Fill = Callable[[Path, str], object]
+
+
+def write_package(name: str, kind: str, folder: Path, catalogue: Catalogue, *, fill: Fill | None = None) -> Path:
     """Write a package with one part, and return its folder, ``folder / name``.
 
     Args:
@@ -62,6 +72,7 @@ def write_package(name: str, kind: str, folder: Path, catalogue: Catalogue) -> P
         kind: A key of :data:`KINDS`.
         folder: Where the new folder goes; must exist.
         catalogue: What is installed, so that the new name is not one of these.
+        fill: Writes the rest, such as the bundle.
 
     Raises:
         ConfigError: Name or kind will not do, or something is in the way. Nothing was written.
@@ -75,11 +86,15 @@ def write_package(name: str, kind: str, folder: Path, catalogue: Catalogue) -> P
         raise ConfigError(problems)
     partial = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
     try:
-        for path, template in _FILES.items():
+        for path, template in {**_FILES, **_OTHERWISE.get(kind, {})}.items():
+            if template is None:
+                continue
             file = partial / Template(path).substitute(words)
             file.parent.mkdir(parents=True, exist_ok=True)
             text = (_TEMPLATES / f"{Template(template).substitute(words)}.tmpl").read_text(encoding="utf-8")
             file.write_text(Template(text).substitute(words), encoding="utf-8")
+        if fill is not None:
+            fill(partial, words["package"])
         partial.chmod(0o755)
         partial.rename(place)
     except BaseException:
@@ -99,7 +114,10 @@ def _words(name: str, kind: str, catalogue: Catalogue) -> dict[str, str]:
     elif package in sys.stdlib_module_names or importlib.util.find_spec(package) is not None:
         problems.append(f"{name}: there is a module called '{package}' already; choose another name")
     taken = [offer for offer in catalogue.offers() if (offer.family, offer.name) == (kind, package)]
-    problems += [f"{name}: {offer.distribution} offers a {kind} of that name; choose another" for offer in taken]
+    owners = [offer.distribution for offer in taken]
+    if kind == "bundle":
+        owners = [plugin.distribution for plugin in catalogue.plugins for b in plugin.bundles if b.name == package]
+    problems += [f"{name}: {owner} offers a {kind} of that name; choose another" for owner in owners]
     if problems:
         raise ConfigError(problems)
     cls = "".join(word.capitalize() for word in package.split("_"))

@@ -39,7 +39,7 @@ class Contract:
         memory: Most that one call may hold at once on a grid of 32^3 voxels, in images of that size and float32.
     """
 
-    base: ClassVar[type[nn.Module]]
+    base: ClassVar[type]
     device: ClassVar[str] = "cpu"
     memory: ClassVar[float]
 
@@ -51,7 +51,7 @@ class Contract:
         )
 
     @pytest.fixture
-    def built(self, part: Any) -> nn.Module:
+    def built(self, part: Any) -> Any:
         """The part, built, on its device."""
         return self.make(part)
 
@@ -75,17 +75,18 @@ class Contract:
     def make(self, part: Any) -> Any:
         """Build a description; an object is copied, so that a law may change it."""
         built = part.build() if isinstance(part, ComponentConfig) else copy.deepcopy(part)
-        return built.to(self.device)
+        return built.to(self.device) if isinstance(built, nn.Module) else built
 
-    def test_it_is_built_as_what_its_family_promises(self, built: nn.Module) -> None:
+    def test_it_is_built_as_what_its_family_promises(self, built: Any) -> None:
         assert isinstance(built, self.base), f"{type(built)} is not derived from {self.base}"
 
-    def test_it_survives_pickling(self, built: nn.Module) -> None:
+    def test_it_survives_pickling(self, built: Any) -> None:
         try:
             again = pickle.loads(pickle.dumps(built))
         except Exception as error:
             raise AssertionError(f"other processes cannot be given this part: {error}") from error
-        assert repr(again) == repr(built)
+        if type(built).__repr__ is not object.__repr__:  # which tells an address, and nothing of the part
+            assert repr(again) == repr(built)
 
     def test_its_description_survives_a_round_trip_through_json(self, config: ComponentConfig) -> None:
         text = config.model_dump_json(by_alias=True)

@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 from mmtk.config import Capabilities
-from mmtk.fields import Grid, compose, identity, warp
+from mmtk.fields import Grid, compose, warp
 from mmtk.method import Method, Pair
 from mmtk.metrics import nondiffeomorphic_volume
 from mmtk.result import Registration
 from mmtk.testing.base import Contract, holds_little, stays_untouched, turns
+from mmtk.testing.phantoms import GRIDS, LARGE, blob, finer, turned
 
 __all__ = ["MethodContract"]
-
-GRIDS = {2: Grid((24, 28), (4.0, 3.5)), 3: Grid((20, 22, 18), (4.0, 4.0, 5.0))}
-LARGE = Grid((32, 32, 32), (3.0, 3.0, 3.0))
 
 
 class MethodContract(Contract):
@@ -60,12 +58,7 @@ class MethodContract(Contract):
 
     def blob(self, grid: Grid, center: Sequence[float], radii: Sequence[float]) -> Tensor:
         """A soft ellipsoid ``(1, 1, *space)`` in [0, 1]; ``center`` in mm from that of the grid."""
-        x = identity(grid.shape, dtype=torch.float32)
-        x = x * grid.per_axis(x)
-        at = [e / 2 + c for e, c in zip(grid.extent, center, strict=False)]
-        far = [(x[:, a] - at[a]) / radii[a] for a in range(grid.dim)]
-        radius = torch.stack([f.square() for f in far], 1).sum(1, keepdim=True).sqrt()
-        return torch.sigmoid((1 - radius) * 8).to(self.device)
+        return blob(grid, center, radii, device=self.device)
 
     def usual(self, grid: Grid, capabilities: Capabilities) -> Pair:
         """The pair that the method is made for: with a lesion only if it needs one."""
@@ -130,23 +123,16 @@ class MethodContract(Contract):
         pair = self.usual(GRIDS[dim], capabilities)
         straight = _millimeters(built.register(pair))
         for flips, order in turns(dim):
-            turned = _turned(pair, flips, order)
-            found = _millimeters(built.register(turned))
-            signs = torch.tensor([-1.0 if a in flips else 1.0 for a in range(dim)]).to(straight)
-            expected = (straight.flip([2 + a for a in flips]) * signs.view(1, -1, *[1] * dim))[:, list(order)]
-            expected = expected.permute(0, 1, *[2 + a for a in order])
-            self.agrees(found, expected, turned)
+            other = _turned(pair, flips, order)
+            found = _millimeters(built.register(other))
+            self.agrees(found, turned(straight, flips, order, vector=True), other)
 
     def test_the_size_of_voxels_does_not_matter(self, built: Any, capabilities: Capabilities) -> None:
         dim = min(capabilities.dims)
         grid = GRIDS[dim]
-        fine = Grid(
-            (2 * grid.shape[0] - 1, *grid.shape[1:]),
-            (grid.spacing[0] / 2, *grid.spacing[1:]),
-        )
         pair = self.usual(grid, capabilities)
         coarse = _millimeters(built.register(pair))
-        self.agrees(_millimeters(built.register(self.usual(fine, capabilities)))[:, :, ::2], coarse, pair)
+        self.agrees(_millimeters(built.register(self.usual(finer(grid), capabilities)))[:, :, ::2], coarse, pair)
 
     def agrees(self, found: Tensor, expected: Tensor, pair: Pair) -> None:
         """Hold two motions in mm to one another where the fixed image has an edge; elsewhere nothing drives them."""
@@ -208,8 +194,6 @@ def _millimeters(found: Registration) -> Tensor:
 def _turned(pair: Pair, flips: tuple[int, ...], order: tuple[int, ...]) -> Pair:
     """The same scans, with axes flipped and then put in another order."""
 
-    def turn(t: Tensor) -> Tensor:
-        return t.flip([2 + a for a in flips]).permute(0, 1, *[2 + a for a in order]).contiguous()
-
     grid = Grid(tuple(pair.grid.shape[a] for a in order), tuple(pair.grid.spacing[a] for a in order))
-    return Pair(turn(pair.moving), turn(pair.fixed), grid, mask=None if pair.mask is None else turn(pair.mask))
+    mask = None if pair.mask is None else turned(pair.mask, flips, order)
+    return Pair(turned(pair.moving, flips, order), turned(pair.fixed, flips, order), grid, mask=mask)

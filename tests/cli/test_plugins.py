@@ -79,6 +79,7 @@ def test_a_part_is_shown_with_types_ranges_origin_and_an_example(command):
         ("run moving =", []),
         ("plugins --kind b", ["bundle"]),
         ("plugins new x --kind s", ["similarity", "segmenter"]),
+        ("plugins new x --kind bundle --from ldd", ["lddmm"]),
         ("show lncc", ["lncc"]),
         ("bundles show metamorph_", ["metamorph_brats"]),
     ],
@@ -137,15 +138,16 @@ def test_a_package_is_whole_and_nothing_of_the_template_is_left(packages):
     for kind, name in NAMES.items():
         files = {p.relative_to(packages / name).as_posix() for p in (packages / name).rglob("*") if p.is_file()}
         part = name.replace("-", "_")
+        bundle = f"src/{part}/bundles/{part}/"
         assert files >= {
             "pyproject.toml",
             "README.md",
             ".github/workflows/test.yml",
             f"src/{part}/plugin.py",
-            f"src/{part}/{part}.py",
+            f"{bundle}configs/inference.json" if kind == "bundle" else f"src/{part}/{part}.py",
             f"tests/test_{part}.py",
         }
-        for file in files:
+        for file in (file for file in files if not file.startswith(bundle)):
             text = (packages / name / file).read_text(encoding="utf-8")
             assert "$" not in text, f"{kind}: {file}"
             if file.endswith(".py"):
@@ -186,6 +188,24 @@ def test_the_check_holds_an_installed_plugin_to_its_laws(environ):
 
 
 @pytest.mark.slow
+def test_the_check_holds_the_bundle_of_an_installed_plugin_to_its_laws(environ):
+    done = mmtk("plugins", "check", "stranger-bundle", environ=environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The laws of 1 bundle:" in done.stdout
+    assert "11 passed" in done.stdout
+
+
+def test_a_bundle_of_a_package_has_its_name_once_the_package_is_installed(environ):
+    rows = {row["name"]: row for row in json.loads(mmtk("bundles", "list", "--json", environ=environ).stdout)}
+    assert (rows["stranger_bundle"]["origin"], rows["stranger_bundle"]["trust"]) == (
+        "stranger-bundle",
+        "installed",
+    )
+    planned = mmtk("run", "bundle=stranger_bundle", "--dry-run", environ=environ)
+    assert planned.returncode == 0 and "kind: metamorphosis" in planned.stdout, planned.stderr
+
+
+@pytest.mark.slow
 def test_the_check_finds_a_part_that_breaks_a_law(packages, environ, tmp_path):
     installed = packages / "installed"
     for name in ("stranger_similarity", "stranger_similarity-0.1.0.dist-info"):
@@ -214,6 +234,9 @@ def test_the_check_finds_a_part_that_breaks_a_law(packages, environ, tmp_path):
         (("tiny", "--kind", "losses"), "did you mean 'loss'?"),
         (("tiny", "--kind", "loss", "--out", "nowhere"), "--out nowhere: there is no such folder"),
         (("taken", "--kind", "loss"), "taken: exists already"),
+        (("lddmm", "--kind", "bundle"), "mmtk offers a bundle of that name"),
+        (("mine", "--kind", "bundle", "--from", "ldmm"), "no bundle is called 'ldmm'; did you mean 'lddmm'?"),
+        (("tiny", "--kind", "loss", "--from", "lddmm"), "a loss is not begun from a bundle"),
     ],
 )
 def test_what_cannot_be_written_is_refused_and_nothing_is_left(words, told, command, tmp_path, monkeypatch):

@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
 from pydantic import ConfigDict, Field, field_serializer
-from torch import Tensor
+from torch import Tensor, nn
 
+from mmtk.bundle.check import check
+from mmtk.bundle.search import Found
 from mmtk.config import Capabilities, ComponentConfig
+from mmtk.errors import GridMismatch
 from mmtk.integrators import PLAIN, SemiLagrangian
 from mmtk.integrators.base import CarriedState
 from mmtk.method import Method, Pair, silent
-from mmtk.plugins import installed
+from mmtk.metrics import Metric
+from mmtk.plugins import Catalogue, Offer, PluginRecord, installed
 from mmtk.regularizers import Deformation, Diffusion, Regularizer, ResidualNorm
 from mmtk.result import LevelReport, Outcome, Registration
+from mmtk.segmenters import Segmenter
 from mmtk.similarity import Similarity, SquaredDifference
 from mmtk.testing import (
+    BundleContract,
     Contract,
     IntegratorContract,
+    LossContract,
     MethodContract,
+    MetricContract,
     RegularizerContract,
+    SegmenterContract,
     SimilarityContract,
 )
 
 
-def laws(contract: type[Contract]) -> set[str]:
+def laws(contract: type) -> set[str]:
     return {name for name in dir(contract) if name.startswith("test_")}
 
 
@@ -40,6 +53,8 @@ def hold(contract: type[Contract], law: str, part: Any, **told: Any) -> None:
     names = inspect.signature(getattr(test, law)).parameters
     if "built" in names:
         known["built"] = test.make(part)
+    if "weighted" in names:
+        known["weighted"] = test.make(part)
     if "config" in names:
         known["config"] = part
     getattr(test, law)(**{name: known[name] for name in names})
@@ -378,14 +393,368 @@ def test_what_is_not_claimed_is_not_demanded() -> None:
         hold(MethodContract, law, Spoiled(**BROKEN_METHODS[law]), capabilities=Capabilities(dims=(2,)))
 
 
+# --- segmenters
+
+
+class Marks(Segmenter):
+    """The bright voxels, with something done to the image before or to the mask after."""
+
+    def __init__(self, *, after: Any = None, before: Any = None, share: float = 0.7) -> None:
+        super().__init__()
+        self.after, self.before, self.share = after, before, share
+        self.calls = 0
+
+    def segment(self, image: Tensor, spacing: tuple[float, ...]) -> Tensor:
+        self.calls += 1
+        image = image if self.before is None else self.before(image)
+        brightest = image.flatten(1).amax(1).view(-1, *[1] * (image.ndim - 1))
+        mask = (image > self.share * brightest).to(image)
+        return mask if self.after is None else self.after(self, mask, image, spacing)
+
+
+class MarksAnything(Marks):
+    def forward(self, image: Tensor, spacing: Any) -> Tensor:
+        return self.segment(image, tuple(spacing))
+
+
+def _thinned(_: Any, mask: Tensor, image: Tensor, spacing: Any) -> Tensor:
+    # Two voxels of the border are taken off, however wide they are.
+    size = (1, 1, *[5] * (image.ndim - 2))
+    kernel = torch.ones(size).to(mask) / math.prod(size)
+    convolve = torch.nn.functional.conv2d if image.ndim == 4 else torch.nn.functional.conv3d
+    return (convolve(mask, kernel, padding=2) > 0.999).to(mask)
+
+
+BROKEN_SEGMENTERS: dict[str, Callable[[], Segmenter]] = {
+    "test_the_mask_lies_on_the_grid_and_within_0_and_1": lambda: Marks(after=lambda s, m, i, h: 2 * m),
+    "test_it_finds_a_part_of_the_image": lambda: Marks(after=lambda s, m, i, h: 0 * m),
+    "test_the_mask_is_0_or_1_where_that_is_claimed": lambda: Marks(after=lambda s, m, i, h: 0.9 * m),
+    "test_a_flat_image_has_a_mask_too": lambda: Marks(
+        after=lambda s, m, i, h: (i - i.min()) / (i.max() - i.min())
+    ),
+    "test_it_does_not_know_how_the_scan_lies": lambda: Marks(after=lambda s, m, i, h: m * (_ramp(m) > 1.4)),
+    "test_the_size_of_voxels_does_not_matter_where_that_is_claimed": lambda: Marks(after=_thinned),
+    "test_the_unit_of_intensity_does_not_matter_where_that_is_claimed": lambda: Marks(
+        after=lambda s, m, i, h: (i > 0.7).to(i)
+    ),
+    "test_a_batch_equals_its_elements": lambda: Marks(before=lambda i: i.clamp_max(0.8 * float(i.max()))),
+    "test_dtype_and_device_stay": lambda: Marks(after=lambda s, m, i, h: m.float()),
+    "test_it_finds_the_same_twice": lambda: Marks(after=lambda s, m, i, h: m * (1 - 0.01 * s.calls)),
+    "test_inputs_are_not_written_to": lambda: Marks(before=lambda i: i.mul_(2)),
+    "test_what_does_not_fit_is_refused": MarksAnything,
+    "test_it_holds_few_images_at_once": lambda: Marks(
+        after=lambda s, m, i, h: m + 0 * torch.stack([m] * 80).sum(0)
+    ),
+}
+
+
+@pytest.mark.parametrize("law", BROKEN_SEGMENTERS)
+def test_a_segmenter_that_breaks_a_law_is_found(law: str) -> None:
+    claims = Capabilities(binary=True, any_intensity=True, any_spacing=True)
+    breaks(SegmenterContract, law, BROKEN_SEGMENTERS[law](), capabilities=claims)
+    hold(SegmenterContract, law, Marks(), capabilities=claims)
+
+
+# --- losses
+
+
+class Costs(nn.Module):
+    """A sound loss, but the whole call is replaced."""
+
+    def __init__(self, call: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, prediction: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+        return self.call(prediction, truth, weight)
+
+
+def _squares(p: Tensor, t: Tensor, w: Tensor | None = None) -> Tensor:
+    if p.shape != t.shape:
+        raise GridMismatch("prediction", p.shape, "truth", t.shape)
+    w = torch.ones_like(t) if w is None else w.expand_as(t)
+    cost = torch.where(w > 0, p - t, 0).square() * w
+    return (cost.flatten(1).sum(1) / w.flatten(1).sum(1).clamp_min(1e-12)).mean()
+
+
+def _brightened_truth(p: Tensor, t: Tensor, w: Any) -> Tensor:
+    t.mul_(2)
+    return _squares(p, t, w)
+
+
+class Remembers(Costs):
+    def __init__(self) -> None:
+        super().__init__(_squares)
+        self.calls = 0
+
+    def forward(self, prediction: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+        self.calls += 1
+        return _squares(prediction, truth, weight) * self.calls
+
+
+def _costs(call: Callable[..., Tensor]) -> Callable[[], Costs]:
+    return lambda: Costs(call)
+
+
+BROKEN_LOSSES: dict[str, Callable[[], Costs]] = {
+    "test_the_gradient_by_the_prediction_is_right": _costs(
+        lambda p, t, w: HalfTheGradient.apply(_squares(p, t, w))
+    ),
+    "test_the_truth_is_the_best_prediction_where_that_is_claimed": _costs(
+        lambda p, t, w: _squares(p, t, w) - 0.01 * p.var()
+    ),
+    "test_the_two_may_change_places_where_that_is_claimed": _costs(
+        lambda p, t, w: _squares(p, t, w) / t.square().mean()
+    ),
+    "test_voxels_of_weight_zero_cannot_matter": _costs(lambda p, t, w: _squares(p, t, w) + 1e-3 * p.mean()),
+    "test_no_weight_is_a_weight_of_one": _costs(lambda p, t, w: _squares(p, t, w) * (2 if w is None else 1)),
+    "test_nothing_to_compare_has_a_finite_loss": _costs(
+        lambda p, t, w: _squares(p, t, w) if w is None else ((p - t).square() * w).sum() / w.sum()
+    ),
+    "test_flat_inputs_have_a_finite_loss_and_gradient": _costs(lambda p, t, w: _squares(p, t, w) / p.std()),
+    "test_it_does_not_know_how_the_scan_lies": _costs(lambda p, t, w: _squares(p * _ramp(p), t * _ramp(t), w)),
+    "test_a_batch_is_the_mean_or_the_sum_of_its_elements": _costs(lambda p, t, w: _squares(p, t, w).sqrt()),
+    "test_dtype_and_device_stay": _costs(lambda p, t, w: _squares(p, t, w).double()),
+    "test_single_precision_is_near_double": _costs(lambda p, t, w: ((p + 1e7) - (t + 1e7)).square().mean()),
+    "test_it_gives_the_same_twice": Remembers,
+    "test_inputs_are_not_written_to": _costs(_brightened_truth),
+    "test_tensors_on_two_grids_are_refused": _costs(lambda p, t, w: (p - t).square().mean()),
+    "test_it_holds_few_images_at_once": _costs(
+        lambda p, t, w: _squares(p, t, w) + 0 * torch.stack([p] * 80).sum()
+    ),
+}
+
+
+@pytest.mark.parametrize("law", BROKEN_LOSSES)
+def test_a_loss_that_breaks_a_law_is_found(law: str) -> None:
+    claims = Capabilities(symmetric=True)
+    breaks(LossContract, law, BROKEN_LOSSES[law](), capabilities=claims)
+    hold(LossContract, law, Costs(_squares), capabilities=claims)
+
+
+# --- metrics
+
+
+class Lengths(Metric):
+    """The mean length of both maps in mm, and how far the images are apart, with something else done."""
+
+    perfect: Mapping[str, float] = {"length": 0.0, "apart": 0.0, "lesion": math.nan}  # type: ignore[misc]
+
+    def __init__(self, change: Any = None) -> None:
+        self.change, self.calls = change, 0
+
+    def measure(self, pair: Pair, found: Registration) -> Mapping[str, float]:
+        self.calls += 1
+        length = [(u * pair.grid.per_axis(u)).norm(dim=1).mean() for u in (found.displacement, found.inverse)]
+        lesion = math.nan if pair.mask is None else float(pair.mask.sum()) * pair.grid.cell_volume
+        numbers = {
+            "length": float(sum(length)),
+            "apart": float((pair.moving - pair.fixed).abs().mean()),
+            "lesion": lesion,
+        }
+        return numbers if self.change is None else self.change(self, numbers, pair, found)
+
+
+class Unguarded(Lengths):
+    def __call__(self, pair: Pair, found: Registration) -> dict[str, float]:
+        return dict(self.measure(pair, found))
+
+
+def _lengthened(m: Any, n: Any, pair: Pair, found: Registration) -> Any:
+    found.displacement.mul_(2)
+    return n
+
+
+def _hoarding_metric(m: Any, n: Any, pair: Pair, found: Registration) -> Any:
+    torch.stack([pair.fixed] * 80)
+    return n
+
+
+BROKEN_METRICS: dict[str, Callable[[], Metric]] = {
+    "test_it_survives_pickling": lambda: Lengths(lambda m, n, p, f: n),
+    "test_its_numbers_are_plain_and_have_names": lambda: Lengths(
+        lambda m, n, p, f: {**n, "length": torch.tensor(n["length"])}
+    ),
+    "test_an_image_on_itself_has_the_numbers_that_it_says": lambda: Lengths(
+        lambda m, n, p, f: {**n, "length": n["length"] + 1}
+    ),
+    "test_the_images_may_change_places_where_that_is_claimed": lambda: Lengths(
+        lambda m, n, p, f: {**n, "length": float(f.displacement[:, 0].mean())}
+    ),
+    "test_it_does_not_know_how_the_scan_lies": lambda: Lengths(
+        lambda m, n, p, f: {**n, "length": float(f.displacement[:, 0].abs().mean())}
+    ),
+    "test_one_case_does_not_know_of_another": lambda: Lengths(
+        lambda m, n, p, f: {**n, "length": n["length"] * m.calls}
+    ),
+    "test_what_is_empty_is_defined_or_not_a_number": lambda: Lengths(
+        lambda m, n, p, f: {**n, "lesion": float(1 / (p.fixed if p.mask is None else p.mask).sum())}
+    ),
+    "test_single_precision_is_near_double": lambda: Lengths(
+        lambda m, n, p, f: {**n, "apart": float((p.moving + 1e7 - p.fixed).mean()) - 1e7}
+    ),
+    "test_inputs_are_not_written_to": lambda: Lengths(_lengthened),
+    "test_maps_on_another_grid_are_refused": Unguarded,
+    "test_it_holds_few_images_at_once": lambda: Lengths(_hoarding_metric),
+}
+
+
+@pytest.mark.parametrize("law", BROKEN_METRICS)
+def test_a_metric_that_breaks_a_law_is_found(law: str) -> None:
+    claims = Capabilities(symmetric=True)
+    breaks(MetricContract, law, BROKEN_METRICS[law](), capabilities=claims)
+    hold(MetricContract, law, Lengths(), capabilities=claims)
+
+
+def test_a_metric_that_does_not_say_what_is_perfect_is_told_so() -> None:
+    silent = _with(Lengths(), perfect={})
+    with pytest.raises(AssertionError, match="`perfect` has"):
+        hold(MetricContract, "test_its_numbers_are_plain_and_have_names", silent)
+
+
+# --- bundles
+
+
+class Sound(ComponentConfig):
+    """LDDMM, in few steps."""
+
+    kind: Literal["bad"] = "bad"
+    target = "mmtk_metamorphosis.method:Metamorphosis"
+    levels: list[float] = Field(default=[8.0], description="mm")
+
+    def build(self, **context: Any) -> Any:
+        return Spoiled()
+
+
+class Hoards(Sound):
+    def build(self, **context: Any) -> Any:
+        return Spoiled(before=_hoarding)
+
+
+class Garbles(Sound):
+    @field_serializer("levels")
+    def _in_words(self, levels: list[float]) -> str:
+        return f"{levels} mm"
+
+
+def _in(name: str, *at: str, value: Any = None) -> Callable[[Path], None]:
+    """Set one entry of a configuration, or take it out."""
+
+    def change(folder: Path) -> None:
+        path = folder / "configs" / name
+        config = json.loads(path.read_text())
+        node = config
+        for word in at[:-1]:
+            node = node[word]
+        node.pop(at[-1], None)
+        if value is not None:
+            node[at[-1]] = value
+        path.write_text(json.dumps(config))
+
+    return change
+
+
+_other_method = _in("inference.json", "network_def", "method", value={"kind": "bad"})
+
+#: Law: what is done to a sound bundle, whether it counts as installed, and the method that its recipe then names.
+BROKEN_BUNDLES: dict[str, tuple[Callable[[Path], Any], bool, type[Sound] | None]] = {
+    "test_its_files_are_there": (lambda b: (b / "LICENSE").unlink(), False, None),
+    "test_its_metadata_are_complete": (_in("metadata.json", "authors", value=""), False, None),
+    "test_the_versions_that_it_needs_are_installed": (
+        _in("metadata.json", "required_packages_version", "scipy", value="999.1"),
+        False,
+        None,
+    ),
+    "test_its_recipe_is_one_that_mmtk_runs": (
+        _in("inference.json", "network_def", "method", "steps", value=-1),
+        False,
+        None,
+    ),
+    "test_it_has_the_ids_that_monai_asks_for": (_in("inference.json", "evaluator"), False, None),
+    "test_nothing_in_it_asks_for_trust": (
+        _in("inference.json", "imports", value=["$import subprocess"]),
+        False,
+        None,
+    ),
+    "test_its_targets_are_what_they_are_called": (
+        _in("inference.json", "inferer", "_target_", value="monai.inferers.NoInferer"),
+        True,
+        None,
+    ),
+    "test_its_weights_are_those_of_its_network": (
+        lambda b: torch.save({"a": torch.ones(2)}, b / "models" / "model.pt"),
+        False,
+        None,
+    ),
+    "test_its_recipe_survives_a_round_trip_through_json": (_other_method, False, Garbles),
+    "test_its_method_holds_few_images_at_once": (_other_method, False, Hoards),
+}
+#: It is run twice, which takes long.
+RUN = "test_mmtk_and_monai_run_it_with_one_result"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Found]:
+    def make(change: Any = None, trusted: bool = False, method: type[Sound] | None = None) -> Found:
+        folder = tmp_path / f"bundle_{change is not None}"
+        shutil.copytree(installed().bundle("lddmm"), folder)
+        known = installed()
+        if method is not None:
+            offer = Offer("method", "bad", method, "bad", "bad")
+            known = Catalogue((*known.plugins, PluginRecord("bad", "bad", "1", offers=(offer,))))
+            _other_method(folder)
+        monkeypatch.setattr("mmtk.testing.bundles.installed", lambda: known)
+        if change is not None:
+            change(folder)
+        return Found(folder, "here", installed=trusted)
+
+    return make
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("law", BROKEN_BUNDLES)
+def test_a_bundle_that_breaks_a_law_is_found(law: str, bundle: Callable[..., Found]) -> None:
+    change, trusted, method = BROKEN_BUNDLES[law]
+    with pytest.raises(AssertionError):
+        getattr(BundleContract(), law)(bundle(change, trusted, method))
+    getattr(BundleContract(), law)(bundle(None, trusted, method and Sound))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_bundle_that_runs_in_one_way_alone_is_found(bundle: Callable[..., Found]) -> None:
+    with pytest.raises(AssertionError, match="ended with exit code"):
+        getattr(BundleContract(), RUN)(bundle(_in("inference.json", "network_def", "channels", value=0)))
+    getattr(BundleContract(), RUN)(bundle())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_there_is_a_law_for_every_verdict_of_the_check(
+    bundle: Callable[..., Found], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(BundleContract, "passes", lambda self, name, found, run=False: asked.append((name, run)))
+    for law in laws(BundleContract) - {law for law in BROKEN_BUNDLES if BROKEN_BUNDLES[law][2]}:
+        getattr(BundleContract(), law)(bundle)
+    assert sorted(asked) == sorted(
+        (verdict.name, verdict.name == "run") for verdict in check(bundle(), installed())
+    )
+
+
 def test_every_law_has_a_part_that_breaks_it() -> None:
     assert set(BROKEN_IN_GENERAL) == laws(Contract)
     assert set(BROKEN_SIMILARITIES) == laws(SimilarityContract) - laws(Contract)
     assert set(BROKEN_REGULARIZERS) == laws(RegularizerContract) - laws(Contract)
     assert set(BROKEN_INTEGRATORS) == laws(IntegratorContract) - laws(Contract)
     assert set(BROKEN_METHODS) == laws(MethodContract) - laws(Contract)
+    assert set(BROKEN_SEGMENTERS) == laws(SegmenterContract) - laws(Contract)
+    assert set(BROKEN_LOSSES) == laws(LossContract) - laws(Contract)
+    assert set(BROKEN_METRICS) - {"test_it_survives_pickling"} == laws(MetricContract) - laws(Contract)
+    assert set(BROKEN_BUNDLES) | {RUN} == laws(BundleContract)
 
 
 def test_an_author_who_forgets_the_part_is_told() -> None:
     with pytest.raises(NotImplementedError, match="needs a fixture `part`"):
         inspect.unwrap(Contract.part)(Contract())
+    with pytest.raises(NotImplementedError, match="needs a fixture `bundle`"):
+        inspect.unwrap(BundleContract.bundle)(BundleContract())
