@@ -32,11 +32,12 @@ from mmtk.outputs import Warped, warp_native, write_outputs
 from mmtk.prepare import Prepared, prepare
 from mmtk.result import Outcome, Registration
 from mmtk.resume import KeptMilestones
+from mmtk.transforms import PairedFieldStep, Transform
 
 __all__ = ["Result", "register", "run", "save"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What a registration of two images gives.
 
@@ -81,9 +82,45 @@ class Result:
         return None if self.images.appearance is None else self.images.appearance.cpu().numpy()
 
     @property
+    def warped_mask(self) -> np.ndarray | None:
+        """The lesion mask carried along, in [0, 1]; None without one."""
+        return None if self.images.mask is None else self.images.mask.cpu().numpy()
+
+    @property
+    def jacobian(self) -> np.ndarray:
+        """The determinant of the whole map, affine included: below 1 where moving tissue is smaller."""
+        return self.images.jacobian.cpu().numpy()
+
+    @property
     def displacement(self) -> np.ndarray:
         """The pull-back ``(dim, *space)`` in voxels of the fixed grid; the affine acts after it."""
         return self.registration.displacement[0].cpu().numpy()
+
+    @property
+    def transform(self) -> Transform:
+        """The whole map, as the files of a run hold it: it carries points, and through :func:`mmtk.resample` images."""
+        fixed, matrix = self.prepared.fixed, self.prepared.alignment.matrix
+        there, back = (
+            io.FieldStep(io.to_world(u, fixed.affine), fixed.affine)
+            for u in (self.registration.displacement, self.registration.inverse)
+        )
+        steps = (PairedFieldStep(there.vectors, there.affine, back), io.AffineStep(matrix))
+        grids = {
+            volume.name: io.Header(volume.shape, volume.affine, volume.storage, volume.name, volume.path)
+            for volume in (fixed, self.prepared.moving)
+        }
+        return Transform(steps, grids=grids)
+
+    def __repr__(self) -> str:
+        kind = self.settings.get("method", {}).get("kind", "unknown")
+        return f"Result({kind}: {self.prepared.moving!r} onto {self.prepared.fixed!r}, {self.outcome.name})"
+
+    def summary(self) -> str:
+        """Return notes, every number with its meaning, and why the optimization stopped, as text."""
+        from mmtk.report.tables import as_table
+
+        notes = "".join(f"note: {note}\n" for note in self.notes)
+        return f"{notes}{as_table(self.metrics)}\n\n{self.outcome.value} ({sum(self.seconds.values()):.1f} s)"
 
     def save(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write every file of a run into a folder; see :func:`save`."""

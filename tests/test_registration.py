@@ -167,6 +167,31 @@ def test_the_orientation_of_the_arrays_does_not_matter(sample):
     assert np.linalg.norm(one, axis=-1)[brain].mean() > 1
 
 
+def test_the_transform_in_memory_is_the_one_of_the_folder(run):
+    _, result, out = run
+    stored = mmtk.Transform.load(out)
+    rng = np.random.default_rng(0)
+    shape, affine = result.prepared.fixed.shape, result.prepared.fixed.affine
+    points = rng.uniform(0.25, 0.75, (200, 3)) * shape @ affine[:3, :3].T + affine[:3, 3]
+    np.testing.assert_allclose(result.transform.points(points), stored.points(points), atol=2e-4)
+    back = result.transform.mapping("moving", "fixed")
+    np.testing.assert_allclose(back.points(result.transform.points(points)), points, atol=1e-4)
+    carried = mmtk.resample(result.prepared.moving, result.transform).data
+    inside = result.prepared.fixed.data > 0.3
+    np.testing.assert_allclose(carried[inside], result.deformed[inside], atol=2e-3)
+
+
+def test_a_result_is_told_in_a_line_and_in_a_table(run):
+    _, result, _ = run
+    assert len(repr(result)) < 300
+    assert repr(result).startswith("Result(metamorphosis: Volume(moving: ")
+    summary = result.summary()
+    for words in ("folds", "correlation outside the lesion", "volume kept", result.outcome.value):
+        assert words in summary
+    np.testing.assert_array_equal(result.warped_mask, result.images.mask.numpy())
+    np.testing.assert_array_equal(result.jacobian, result.images.jacobian.numpy())
+
+
 def test_without_a_mask_there_is_no_appearance_and_the_record_says_why(sample, tmp_path):
     result = mmtk.register(
         moving=nifti(sample.moving, sample.affine), fixed=nifti(sample.fixed, sample.affine), init="none", **QUICK

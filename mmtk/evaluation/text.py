@@ -37,20 +37,9 @@ class Evaluation:
 
 def as_text(found: Evaluation) -> str:
     """Return a table: each number, what it was before, and its meaning in a phrase."""
-    from mmtk.report.tables import sections
+    from mmtk.report.tables import as_table
 
-    lines: list[str] = []
-    for section in sections(found.metrics):
-        rows = [
-            (row.label, row.value, f"(before: {row.before})" if row.before else "", row.meaning)
-            for row in section.rows
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines += ["", section.title]
-        for row in rows:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False) if width)
-            lines.append("  ".join(["", *cells, row[3]]).rstrip())
-    return "\n".join(lines[1:])
+    return as_table(found.metrics)
 
 
 def as_json_text(found: Evaluation) -> str:

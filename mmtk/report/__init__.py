@@ -11,8 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmtk.report.findings import Findings, Live
+    from mmtk.report.plots import draw_grid as draw_grid
+    from mmtk.report.plots import draw_plane as draw_plane
+    from mmtk.report.plots import draw_points as draw_points
 
-__all__ = ["rebuild_report", "write_index", "write_overview", "write_report"]
+__all__ = [
+    "draw_grid", "draw_plane", "draw_points", "rebuild_report", "write_index", "write_overview", "write_report",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("draw_grid", "draw_plane", "draw_points"):
+        raise AttributeError(f"module 'mmtk.report' has no attribute '{name}'")
+    from mmtk.report import plots
+
+    return getattr(plots, name)
 
 
 def write_report(path: Path, result: Live | Findings, record: Mapping[str, Any]) -> None:

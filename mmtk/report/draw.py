@@ -15,7 +15,7 @@ from mmtk.report.panels import FOLD, LINES, Picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Sheet", "extent", "paint"]
+__all__ = ["Sheet", "contour", "extent", "paint"]
 
 #: Pixels an inch: only the ratio of lines to pictures depends on it.
 DPI = 100
@@ -92,9 +92,9 @@ def paint(axes: Axes, picture: Picture, pixels_per_mm: float) -> None:
     if picture.lines:
         for place in picture.view.places:
             levels = np.arange(np.floor(place.min() / picture.lines), place.max() / picture.lines)
-            _contour(axes, x, y, place, levels * picture.lines, LINES, "solid", 0.8)
+            contour(axes, x, y, place, levels * picture.lines, LINES, "solid", 0.8)
     for outline in picture.outlines:
-        _contour(axes, x, y, outline.mask, [0.5], outline.color, outline.style, 1.3)
+        contour(axes, x, y, outline.mask, [0.5], outline.color, outline.style)
     if picture.marks is not None and picture.marks.any():
         j, i = (index[:MOST_MARKS] for index in np.nonzero(picture.marks))
         axes.scatter(x[i], y[j], s=6, c=FOLD, marker="s", linewidths=0)
@@ -102,15 +102,15 @@ def paint(axes: Axes, picture: Picture, pixels_per_mm: float) -> None:
     axes.set_ylim(height, 0)
 
 
-def _contour(
+def contour(
     axes: Axes,
     x: np.ndarray,
     y: np.ndarray,
     values: np.ndarray,
     levels: np.ndarray | list[float],
     color: str,
-    style: str,
-    width: float,
+    style: str = "solid",
+    width: float = 1.3,
 ) -> None:
     """Draw the levels that the values cross; matplotlib warns about the others."""
     crossed = [level for level in levels if values.min() < level < values.max()]

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmtk.report.views import View
 
-__all__ = ["Bar", "Outline", "Panel", "Picture", "make_panels"]
+__all__ = ["Bar", "Outline", "Panel", "Picture", "make_panels", "spread", "window_of"]
 
 Signed = Callable[[View], np.ndarray]
 
@@ -95,10 +95,10 @@ class Panel:
 
 def make_panels(views: Sequence[View]) -> list[Panel]:
     """Return the panels of the page in their order; without appearance there are two fewer."""
-    source = _window([p for v in views for p in (v.moving, v.warped) if p is not None])
+    source = window_of([p for v in views for p in (v.moving, v.warped) if p is not None])
     panels = []
     if views[0].fixed is not None:
-        window = _window([_there(v.fixed) for v in views])
+        window = window_of([_there(v.fixed) for v in views])
         panels.append(
             _scan("fixed", "Fixed", "The image that stays.", views, lambda v: _there(v.fixed), window),
         )
@@ -142,7 +142,7 @@ def _scan(
 def _differences(views: Sequence[View]) -> list[Panel]:
     if views[0].before is None:
         return []
-    most = max(LEAST_DIFFERENCE, _most([_there(p) for v in views for p in (v.before, v.after)]))
+    most = max(LEAST_DIFFERENCE, spread([_there(p) for v in views for p in (v.before, v.after)]))
     unit = "in normalized intensity; both panels share the scale"
     return [
         _signed("before", "Fixed − moving", f"Before, {unit}.", views, lambda v: _there(v.before), most),
@@ -153,7 +153,7 @@ def _differences(views: Sequence[View]) -> list[Panel]:
 def _maps(views: Sequence[View], source: tuple[float, float]) -> list[Panel]:
     panels = []
     if _appears(views):
-        most = _most([_there(v.appearance) for v in views]) or 1.0
+        most = spread([_there(v.appearance) for v in views]) or 1.0
         panels.append(
             _signed(
                 "appearance",
@@ -165,7 +165,7 @@ def _maps(views: Sequence[View], source: tuple[float, float]) -> list[Panel]:
                 under=source,
             )
         )
-    growth = min(max(LEAST_GROWTH, _most([v.growth for v in views])), MOST_GROWTH)
+    growth = min(max(LEAST_GROWTH, spread([v.growth for v in views])), MOST_GROWTH)
     panels.append(
         _signed(
             "jacobian",
@@ -226,7 +226,7 @@ def _outlines(view: View, *, before: bool = False, fixed: bool = False) -> tuple
     return tuple(outlines)
 
 
-def _window(pictures: Sequence[np.ndarray]) -> tuple[float, float]:
+def window_of(pictures: Sequence[np.ndarray]) -> tuple[float, float]:
     """Return the intensities shown black and white: a dark background is black, the brightest content white."""
     content = np.concatenate([p[p != p[0, 0]] for p in pictures])
     background = min(float(p[0, 0]) for p in pictures)
@@ -238,7 +238,7 @@ def _window(pictures: Sequence[np.ndarray]) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def _most(pictures: Sequence[np.ndarray]) -> float:
+def spread(pictures: Sequence[np.ndarray]) -> float:
     """Return the full scale of a signed map: what all but the strongest of its non-zero values reach."""
     sizes = np.abs(np.concatenate([p.ravel() for p in pictures]))
     sizes = sizes[sizes > 0]

@@ -78,6 +78,18 @@ class Plane:
             ranges[axis] = np.array([index], dtype=np.float32)
         return np.stack(np.meshgrid(*ranges, indexing="ij"))[None]
 
+    def places(self, displacement: np.ndarray) -> np.ndarray:
+        """Return where the voxels of the picture are sampled, in mm along its rows and columns: ``(2, rows, columns)``.
+
+        Args:
+            displacement: ``(dim, rows, columns)`` in voxels, as :meth:`take` returns it.
+        """
+        rows, columns = np.indices(displacement.shape[1:], dtype=np.float32)
+        down, right = (
+            (-1 if flip else 1) * displacement[axis] for axis, flip in zip(self.axes, self.flips, strict=True)
+        )
+        return np.stack([(rows + down) * self.spacing[0], (columns + right) * self.spacing[1]])
+
     def slab(self) -> Plane:
         """Return the whole of the plane, for an array with one index across it, as :meth:`points` makes it."""
         across = None if self.across is None else (self.across[0], 0)

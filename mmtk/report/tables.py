@@ -13,7 +13,7 @@ from typing import Any
 
 from mmtk.report.words import METRICS, SECTIONS
 
-__all__ = ["Row", "Section", "Tile", "flat", "number", "sections", "tiles", "told"]
+__all__ = ["Row", "Section", "Tile", "as_table", "flat", "number", "sections", "tiles", "told"]
 
 BEFORE = "_before"
 
@@ -93,6 +93,22 @@ def sections(metrics: Mapping[str, Any]) -> list[Section]:
     found = [Section(SECTIONS.get(key, _plain(key)), _rows(groups[key], lesion)) for key in order]
     found.append(Section("Further", _rows({k: v for k, v in metrics.items() if k not in groups}, lesion)))
     return [section for section in found if section.rows]
+
+
+def as_table(metrics: Mapping[str, Any]) -> str:
+    """Return the metrics as text, a line each: its name, the number, what it was before, its meaning in a phrase."""
+    lines: list[str] = []
+    for section in sections(metrics):
+        rows = [
+            (row.label, row.value, f"(before: {row.before})" if row.before else "", row.meaning)
+            for row in section.rows
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines += ["", section.title]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False) if width)
+            lines.append("  ".join(["", *cells, row[3]]).rstrip())
+    return "\n".join(lines[1:])
 
 
 def _rows(group: Mapping[str, Any], lesion: bool) -> list[Row]:

@@ -23,7 +23,7 @@ from mmtk.prepare import affine_points, tensor
 from mmtk.report.findings import Findings, Live, findings_of
 from mmtk.report.planes import Plane, planes_through
 
-__all__ = ["View", "lesion_center", "look"]
+__all__ = ["View", "content_of", "lesion_center", "look"]
 
 #: What differs from the background by more than this share of the picture's range is content.
 CONTENT = 0.02
@@ -98,7 +98,7 @@ def _view(found: Findings, plane: Plane) -> View:
     moving = None if found.moving is None else _placed(found.moving, found, plane)
     fixed = None if found.fixed is None else plane.take(found.fixed.data)
     shown = [picture for picture in (fixed, moving) if picture is not None] or [plane.take(found.warped)]
-    plane = plane.around(np.logical_or.reduce([_content(picture) for picture in shown]))
+    plane = plane.around(np.logical_or.reduce([content_of(picture) for picture in shown]))
     moving, fixed = (None if picture is None else picture[plane.box] for picture in (moving, fixed))
     warped = plane.take(found.warped)
     before = after = None
@@ -121,7 +121,7 @@ def _view(found: Findings, plane: Plane) -> View:
         growth=np.log2(np.maximum(determinant, LEAST_DETERMINANT)),
         folds=determinant <= 0,
         length=np.linalg.norm(displacement * spacing, axis=0),
-        places=_places(plane, displacement),
+        places=plane.places(displacement),
         lesion_before=None if found.mask is None else _placed(found.mask, found, plane)[plane.box],
         lesion=None if found.lesion is None else plane.take(found.lesion),
         fixed_lesion=None if found.fixed_mask is None else plane.take(found.fixed_mask.data),
@@ -139,16 +139,7 @@ def _scaled(scale: Normalizer, picture: np.ndarray) -> np.ndarray:
     return scale.apply(torch.from_numpy(picture)).numpy()
 
 
-def _content(picture: np.ndarray) -> np.ndarray:
+def content_of(picture: np.ndarray) -> np.ndarray:
     """Return where a picture differs from its background, the value of its first corner."""
     away = np.abs(picture - picture[0, 0])
     return away > CONTENT * away.max()
-
-
-def _places(plane: Plane, displacement: np.ndarray) -> np.ndarray:
-    """Return where the voxels of the picture are sampled, in mm along its rows and columns."""
-    rows, columns = np.indices(displacement.shape[1:], dtype=np.float32)
-    down, right = (
-        (-1 if flip else 1) * displacement[axis] for axis, flip in zip(plane.axes, plane.flips, strict=True)
-    )
-    return np.stack([(rows + down) * plane.spacing[0], (columns + right) * plane.spacing[1]])
