@@ -201,14 +201,29 @@ def _joined(chain: Transform, part: Transform, before: Path, after: Path) -> Tra
 
 
 def _check_order(before: Path, after: Path) -> None:
-    """Refuse two runs in the wrong order, which their records show by the images that they share."""
+    """Refuse two runs that cannot follow one another, as their records show by the images that they share.
+
+    Where no image is shared nothing is said: one image may lie in two files.
+    """
+    if before.resolve() == after.resolve() and spaces_of(before).told:
+        raise InputError(
+            f"transform: '{before}' is given twice, but it ends at its moving image and begins at its fixed one, so it "
+            f"cannot follow itself; give it once"
+        )
     first, second = (_hashes(place) for place in (before, after))
-    shared = first.get(FIXED)
-    if shared and shared == second.get(MOVING) and first.get(MOVING) != second.get(FIXED):
+    if first.get(MOVING) and first.get(MOVING) == second.get(FIXED):
+        return
+    if first.get(FIXED) and first.get(FIXED) == second.get(MOVING):
         raise InputError(
             f"transform: '{before}' has as its fixed image what '{after}' has as its moving one, so their order is "
             f"the wrong way round; list them from the fixed image to the moving one: {after},{before}"
         )
+    for space in (FIXED, MOVING):
+        if first.get(space) and first.get(space) == second.get(space):
+            raise InputError(
+                f"transform: '{before}' and '{after}' have the same {space} image, so neither goes on where the other "
+                f"ends; after '{before}' comes a transform whose fixed image is the moving one of '{before}'"
+            )
 
 
 def _hashes(place: Path) -> dict[str, str | None]:

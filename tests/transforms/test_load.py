@@ -126,6 +126,36 @@ def test_runs_in_the_wrong_order_are_known_by_the_images_they_share(folder):
         Transform.load(to_t1, to_template)
 
 
+def test_a_run_cannot_follow_itself(folder):
+    out = folder()
+    for twice in ((out, out), (out, out / "transform.h5"), (out / "displacement.nii.gz", out / "transform.h5")):
+        with pytest.raises(InputError, match=r"cannot follow itself; give it once|have the same fixed image"):
+            Transform.load(*twice)
+
+
+def test_a_run_without_hashes_cannot_follow_itself_either(folder):
+    out = folder(fixed_hash=None, moving_hash=None)
+    with pytest.raises(InputError, match="cannot follow itself"):
+        Transform.load(out, out)
+
+
+@pytest.mark.parametrize("space", ["fixed", "moving"])
+def test_runs_that_share_an_image_at_the_same_end_cannot_follow_one_another(folder, space):
+    one, other = folder("one", "a", "b"), folder("other", *(("a", "c") if space == "fixed" else ("c", "b")))
+    with pytest.raises(InputError, match=f"have the same {space} image, so neither goes on where the other ends"):
+        Transform.load(one, other)
+
+
+def test_runs_that_share_nothing_are_taken_as_they_are_given(folder):
+    """A scan and its copy after bias correction are one space in two files."""
+    assert len(Transform.load(folder("one", "a", "b"), folder("other", "b2", "c")).steps) == 4
+
+
+def test_a_file_that_says_nothing_of_its_spaces_may_be_given_twice(tmp_path):
+    half = affine_file(tmp_path / "half.tfm", [1, 0, 0])
+    np.testing.assert_allclose(Transform.load(half, half).points(np.zeros((1, 3))), [[2, 0, 0]])
+
+
 def test_a_chain_that_ends_where_it_began_is_refused(folder):
     out = folder()
     with pytest.raises(InputError, match="back to it"):
