@@ -43,6 +43,7 @@ __all__ = [
     "Capabilities",
     "ComponentConfig",
     "IntegratorPart",
+    "LearnedConfig",
     "MethodPart",
     "Part",
     "Parts",
@@ -163,6 +164,39 @@ class ComponentConfig(_Description):
         return load_target(self.target)(**self.settings(), **context)
 
 
+class LearnedConfig(ComponentConfig):
+    """The root of methods that are learned: which weights, and how far to go from what they say.
+
+    The other fields are architecture and energy. They belong to the weights: with weights, what is not given is theirs,
+    and what is given must be what they have. They matter for training, and for ``engine=optimize``.
+    """
+
+    weights: str | None = Field(
+        default=None, description="file of weights, or a bundle with models/model.safetensors"
+    )
+    engine: Literal["network", "refine", "optimize"] = Field(
+        default="network",
+        description="network: one pass; refine: from there downhill by the energy that trained it; "
+        "optimize: no weights, the network is trained on this pair alone",
+    )
+    refine_steps: int = Field(default=20, ge=1, description="evaluations of the energy that `refine` may use")
+    iterations: int = Field(default=200, ge=1, description="steps of Adam that `optimize` takes")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of those")
+    half: bool = Field(default=False, description="convolve in bfloat16; images and maps stay in float32")
+
+    @classmethod
+    def model_fields_of_model(cls) -> list[str]:
+        """Names of the fields that are architecture and energy."""
+        return [name for name in cls.model_fields if name not in LearnedConfig.model_fields]
+
+    def settings(self) -> dict[str, Any]:
+        plain = self.model_dump(mode="json", by_alias=False)
+        own = [name for name in LearnedConfig.model_fields if name != "kind"]
+        model = {name: plain[name] for name in self.model_fields_of_model()}
+        said = {name: value for name, value in model.items() if name in self.model_fields_set}
+        return {**{name: plain[name] for name in own}, "said": said, **model}
+
+
 @dataclass(frozen=True)
 class Part:
     """Marks a field that holds a part of one family: a name, a mapping with ``kind``, or a description.
@@ -238,7 +272,11 @@ class Preparation(_Description):
         description="intensities: robust scaling to [0, 1], histogram of the fixed image, or as they are",
     )
     spacing: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
-        default=None, min_length=1, max_length=3, description="mm per pixel, for images whose file does not say"
+        default=None,
+        min_length=1,
+        max_length=3,
+        description="size of a pixel, for images whose file does not say",
+        json_schema_extra={"unit": "mm"},
     )
 
 

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,6 +67,8 @@ class Pair:
         mask: ``(1, 1, *space)`` in [0, 1]: the lesion on the moving side, placed; None if there is none.
         fixed_mask: Its twin on the fixed side; there the images are not compared.
         inside: ``(1, 1, *space)``, 1 where the placed moving image has data; None if everywhere.
+        affine: ``(4, 4)``, from voxels of the grid to RAS mm, for a method whose weights know which way is up; None if
+            nobody knows.
     """
 
     moving: Tensor
@@ -74,6 +77,7 @@ class Pair:
     mask: Tensor | None = None
     fixed_mask: Tensor | None = None
     inside: Tensor | None = None
+    affine: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name in ("moving", "mask", "fixed_mask", "inside"):

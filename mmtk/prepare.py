@@ -165,6 +165,7 @@ def _pair(
         mask=None if lesion is None else place(tensor(lesion, device), to_moving, shape).clamp(0, 1),
         fixed_mask=None if other is None else tensor(other, device),
         inside=_inside(moving, to_moving, shape),
+        affine=target.affine,
     )
 
 

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
@@ -119,7 +120,8 @@ class RegistrationNetwork(nn.Module):
         # Engines run a network without gradients; a method that optimizes needs them.
         with torch.enable_grad():
             method = self.config.build()
-            pairs = [unpack(element[None], spacing, self.channels) for element in plain.detach()]
+            affine = _affine(image)
+            pairs = [unpack(element[None], spacing, self.channels, affine) for element in plain.detach()]
             self.found = [method.register(pair) for pair in pairs]
         self.seconds = round(time.perf_counter() - start, 3)
         return torch.cat([found.displacement.detach() for found in self.found])
@@ -186,7 +188,7 @@ def pack(pair: Pair) -> Tensor:
     return torch.cat([pair.moving, pair.fixed, *filled], dim=1)
 
 
-def unpack(image: Tensor, spacing: Sequence[float], channels: int = 1) -> Pair:
+def unpack(image: Tensor, spacing: Sequence[float], channels: int = 1, affine: np.ndarray | None = None) -> Pair:
     """Return the pair that ``image (1, C, *space)`` packs.
 
     Raises:
@@ -207,7 +209,15 @@ def unpack(image: Tensor, spacing: Sequence[float], channels: int = 1) -> Pair:
         mask=present.get("mask"),
         fixed_mask=present.get("fixed_mask"),
         inside=present.get("inside"),
+        affine=affine,
     )
+
+
+def _affine(image: Tensor) -> np.ndarray | None:
+    """The affine that came with the image, ``(4, 4)``; None without one."""
+    if not isinstance(image, MetaTensor):
+        return None
+    return image.affine.reshape(-1, *image.affine.shape[-2:])[0].double().cpu().numpy()
 
 
 def _spacing(image: Tensor) -> tuple[float, ...]:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmtk.config import nearest
 from mmtk.errors import ConfigError
 from mmtk.samples.options import CShapesOptions, SampleOptions, TumorBrainOptions, parse
+
+if TYPE_CHECKING:
+    from mmtk.samples.sample import Sample
 
 
 @dataclass(frozen=True)
@@ -86,3 +89,23 @@ def make(name: str, out: str | Path, options: Mapping[str, Any] | None = None) -
     for number, sample in enumerate(made):
         save(sample, folder / f"{number:03d}")
     return folder
+
+
+def one(name: str, options: SampleOptions, seed: int, index: int) -> Sample:
+    """Return the sample that ``seed`` and ``index`` decide, whatever was made before.
+
+    Args:
+        name: One of :data:`SAMPLES`.
+        options: Its options; their seed and count do not count.
+    """
+    if name == "c_shapes":
+        from mmtk.samples.shapes import shape
+
+        assert isinstance(options, CShapesOptions)
+        return shape(options.model_copy(update={"seed": seed, "count": 1}), index)
+    import numpy as np
+
+    drawn = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+    given = {field: getattr(options, field) for field in type(options).model_fields if field != "seed"}
+    made: Sample = SAMPLES[name].function()(**given, seed=drawn)
+    return made

@@ -81,7 +81,7 @@ def c_shapes(
         ConfigError: An option is unknown or out of range (at once, not at the first shape), or every draw folds.
     """
     options = parse(CShapesOptions, dict(locals()), "c_shapes")
-    return (_draw(options, index) for index in range(options.count))
+    return (shape(options, index) for index in range(options.count))
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,12 @@ class _Cut:
         return 1.5 + (math.sqrt(both**2 + 4 * short * long * (area - 1)) - both) / 4
 
 
-def _draw(options: CShapesOptions, index: int) -> Sample:
+def shape(options: CShapesOptions, index: int) -> Sample:
+    """Return the ``index``-th pair that the options describe, whatever their ``count``.
+
+    Raises:
+        ConfigError: If every draw folds.
+    """
     import numpy as np
 
     rng = np.random.default_rng([options.seed, index])

@@ -32,7 +32,8 @@ def offered(family: str, template: str | None = None) -> Any:
     Args:
         template: Also the part that ``mmtk plugins new`` writes, under this name: a family may have no part yet.
     """
-    offers = installed().offers(family)
+    # What is learned does nothing before it was trained: tests/learned trains it first.
+    offers = [offer for offer in installed().offers(family) if not offer.config.capabilities.learned]
     configs: list[Any] = [offer.config for offer in offers] + [template] * (template is not None)
     names = [offer.full_name for offer in offers] + ["template"] * (template is not None)
 

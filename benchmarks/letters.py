@@ -1,0 +1,251 @@
+"""Thesis table 5.2: deformed letters C with a cut onto the whole letter, learned and optimized.
+
+    python -m benchmarks.letters --rows 'r*' vm --cache DIR --runs DIR --budget 10
+
+Every row sees the same pairs at 100 x 100 pixels of 2 mm (made at 200 x 200 of 1 mm, then averaged), every trained row
+has the same budget of the processor's time, and all are scored on 100 pairs of another seed. A run that was stopped goes
+on from its last epoch. Results go to ``results/letters.jsonl``; the weights stay in ``--runs``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from benchmarks import store
+from mmtk.fields import Grid, folds, warp
+from mmtk.integrators import Lagrangian
+from mmtk.learned import Model, refine
+from mmtk.method import Method, Pair
+from mmtk.metrics import nondiffeomorphic_volume
+from mmtk.similarity import SquaredDifference
+from mmtk.training.data import SyntheticPairs, as_batch
+from mmtk.training.engine import Plan, train
+
+__all__ = ["ROWS", "Row", "letter_scores"]
+
+#: Pairs to train on, to choose the best epoch by, and to score; their seeds.
+COUNTS, SEEDS = {"training": 1000, "validation": 40, "test": 100}, {"training": 0, "validation": 2, "test": 1}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        kind: ``r``, ``g``, ``vm``: which network; ``optimize``: the method that the settings describe.
+        label: As the page names it.
+        settings: What differs from the defaults below.
+        thesis: L2, s and folds in table 5.2, as printed there; empty if it has no such row.
+        weights: The row whose network this one uses, if it trains none.
+        refine: Evaluations of the energy that follow the network's answer.
+    """
+
+    kind: str
+    label: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    thesis: tuple[str, ...] = ()
+    weights: str = ""
+    refine: int = 0
+
+
+def _swept(kind: str, name: str, thesis: Mapping[str, tuple[str, ...]]) -> dict[str, Row]:
+    """Return a method at its defaults, and with each of sigma, lambda and mu moved."""
+    values: dict[str, dict[str, Any]] = {
+        "": {},
+        "-sigma4": {"sigma": (4.0,)},
+        "-sigma10": {"sigma": (10.0,)},
+        "-lambda3e-5": {"lam": 3e-5},
+        "-lambda3e-7": {"lam": 3e-7},
+        "-mu0.03": {"mu": 0.03},
+        "-mu0.1": {"mu": 0.1},
+    }
+    said = {"": "sigma 6, lambda 3e-6, mu 0.05", "-sigma4": "sigma 4", "-sigma10": "sigma 10"}
+    return {
+        f"{kind}{key}": Row(kind, f"{name} ({said.get(key) or key[1:]})", setting, thesis.get(key, ()))
+        for key, setting in values.items()
+    }
+
+
+ROWS: dict[str, Row] = {
+    **_swept("r", "MetaMorph-R", {
+        "": ("20.95(11.9)", "352(35)", "0(0)"), "-sigma4": ("9.65(7.64)", "381(41.8)", "0(0)"),
+        "-sigma10": ("69.7(24.5)", "265(37)", "0(0)"), "-lambda3e-5": ("37.7(9.5)", "275(26)", "0(0)"),
+        "-lambda3e-7": ("8.16(3.2)", "601(31)", "4.9(18)"), "-mu0.03": ("60(128)", "297(40)", "0(0)"),
+        "-mu0.1": ("16.4(4.9)", "442(45)", "0(0)"),
+    }),
+    **_swept("g", "MetaMorph-G", {
+        "": ("45.4(16.7)", "320(32)", "0(0)"), "-sigma4": ("30.9(12.5)", "370(29)", "0(0)"),
+        "-sigma10": ("70.5(32.3)", "282(28)", "0(0)"),
+    }),
+    "vm": Row("vm", "VoxelMorph (lambda 0.1)", {"lam": 0.1}, ("97.18(33.6)", "2195(580)", "13.9(38.9)")),
+    "vm-0.5": Row("vm", "VoxelMorph (lambda 0.5)", {"lam": 0.5}, ("331(115)", "1932(742)", "0(0)")),
+    "vm-cfm": Row(
+        "vm", "VoxelMorph, cost masked (lambda 0.1)", {"lam": 0.1, "masked": True}, ("576(184)", "443(86)", "0(0)")
+    ),
+    "r-split": Row("r", "MetaMorph-R, split", {"momentum": "split"}),
+    "g-split": Row("g", "MetaMorph-G, split", {"momentum": "split"}),
+    "r-refine": Row("r", "MetaMorph-R, 20 steps of refinement", weights="r", refine=20),
+    "g-refine": Row("g", "MetaMorph-G, 20 steps of refinement", weights="g", refine=20),
+    "start": Row("start", "before"),
+}  # fmt: skip
+
+
+def make_model(row: Row, grid: Grid) -> Model:
+    """Return the untrained network of a row."""
+    from mmtk_metamorph.networks import MetaMorphG, MetaMorphR
+    from mmtk_voxelmorph.network import VoxelMorph
+
+    torch.manual_seed(0)
+    squares = SquaredDifference(reduction="none")
+    if row.kind == "vm":
+        return VoxelMorph(grid, similarity=squares, half=True, **row.settings)
+    energy = {"sigma": (6.0,), "lam": 3e-6, "mu": 0.05, "steps": 15, **row.settings}
+    if row.kind == "g":
+        return MetaMorphG(grid, similarity=squares, integrator=Lagrangian(), half=True, checkpoint=False, **energy)
+    return MetaMorphR(grid, similarity=squares, hidden=32, half=True, checkpoint=False, **energy)
+
+
+class _InMemory(Dataset[Any]):
+    def __init__(self, items: Dataset[Any]) -> None:
+        self.items = [items[i] for i in range(len(items))]  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+def pairs(part: str, cache: Path) -> SyntheticPairs:
+    """Return the pairs of one part: ``training``, ``validation`` or ``test``."""
+    return SyntheticPairs(
+        "c_shapes", count=COUNTS[part], seed=SEEDS[part], reduce=2, truth=part == "test", cache=cache
+    )
+
+
+def letter_scores(
+    item: Mapping[str, Tensor], displacement: Tensor, warped: Tensor, grid: Grid
+) -> dict[str, float]:
+    """Score one registration; integrals in mm, so that they mean what they mean at 1 mm a pixel.
+
+    Args:
+        item: Of :class:`SyntheticPairs`, with the truth.
+        displacement: ``(1, 2, h, w)``, voxels: the pull-back.
+        warped: ``(1, 1, h, w)``, shape and appearance.
+
+    Returns:
+        ``l2``: ``||I_T - J||^2``. ``outside``: the same of the shape-only image, away from the cut. ``s``:
+        ``||Id - psi_1 o phi^-1||`` of the thesis, mm times mm. ``folds``: pixels that cannot be of a diffeomorphism.
+    """
+    moving, fixed = item["moving"][None], item["fixed"][None]
+    psi = item["inverse"][None]
+    off = displacement + warp(psi, displacement)
+    off = off * grid.per_axis(off)
+    away = 1 - (item["counterpart"][None] > 0).float()
+    cells = grid.cell_volume
+    return {
+        "l2": float(cells * (warped - fixed).square().sum()),
+        "outside": float(cells * (away * (warp(moving, displacement) - fixed).square()).sum()),
+        "s": float((cells * off.square().sum()).sqrt()),
+        "folds": float(folds(displacement)),
+        "inverted": nondiffeomorphic_volume(displacement, grid),
+    }
+
+
+#: The weights of the energy in the table's optimized rows, where they do not move.
+_PUBLISHED = {"sigma": (6.0,), "lam": 3e-6, "mu": 0.05}
+
+
+def _optimizer(row: Row) -> Method:
+    from mmtk_metamorphosis.method import Metamorphosis
+
+    settings = {**_PUBLISHED, **row.settings}
+    return Metamorphosis(**settings)
+
+
+def score(row: Row, items: Sequence[Mapping[str, Tensor]], grid: Grid, model: Model | None) -> dict[str, Any]:
+    """Register every pair and return mean and standard deviation of each score, and the processor's time for one."""
+    every: list[dict[str, float]] = []
+    begin = time.process_time()
+    for item in items:
+        every.append(letter_scores(item, *_registered(row, item, grid, model), grid))
+    spent = (time.process_time() - begin) / len(items)
+    scores = {name: statistics.fmean(s[name] for s in every) for name in every[0]}
+    spread = {name: statistics.stdev(s[name] for s in every) for name in every[0]}
+    return {"scores": scores, "spread": spread, "cpu_seconds": round(spent, 4), "pairs": len(items)}
+
+
+def _registered(row: Row, item: Mapping[str, Tensor], grid: Grid, model: Model | None) -> tuple[Tensor, Tensor]:
+    batch = as_batch({name: value[None] for name, value in item.items()})
+    if row.kind == "start":
+        return torch.zeros(1, 2, *grid.shape), batch.moving
+    if row.kind == "optimize":
+        found = _optimizer(row).register(Pair(batch.moving, batch.fixed, grid, batch.mask))
+        deformed = warp(batch.moving, found.displacement)
+        return found.displacement, deformed if found.appearance is None else deformed + found.appearance
+    assert model is not None
+    model.eval()
+    if row.refine:
+        path, _ = refine(model, batch, row.refine)
+        with torch.no_grad():
+            prediction = model.follow(batch, path)
+    else:
+        with torch.no_grad():
+            prediction = model(batch)
+    return prediction.displacement, prediction.warped
+
+
+def _trained(name: str, row: Row, grid: Grid, asked: argparse.Namespace) -> tuple[Model, dict[str, Any]]:
+    """Return the row's network with the best weights of its budget, and what the training was."""
+    row = ROWS[row.weights] if row.weights else row
+    name = row.weights or name
+    model, out = make_model(row, grid), asked.runs / name
+    plan = Plan(epochs=100_000, batch_size=4, learning_rate=1e-3, cpu_minutes=asked.budget)
+    done = json.loads((out / "training.json").read_text()) if (out / "training.json").is_file() else {}
+    if done.get("cpu_minutes", 0) < asked.budget:
+        training = _InMemory(pairs("training", asked.cache))
+        done = train(model, plan, training, _InMemory(pairs("validation", asked.cache)), out, resume=True)
+    model.load_state_dict(torch.load(out / "model.pt", weights_only=True))
+    return model, done
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.letters", description=__doc__)
+    parser.add_argument("--rows", nargs="*", default=["*"], help=f"names or patterns of {', '.join(ROWS)}")
+    scratch = Path(tempfile.gettempdir()) / "mmtk-letters"
+    parser.add_argument("--cache", type=Path, default=scratch / "pairs", help="folder that keeps the pairs")
+    parser.add_argument("--runs", type=Path, default=scratch / "runs", help="folder that keeps the training runs")
+    parser.add_argument("--budget", type=float, default=25.0, help="minutes of the processor for each trained row")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=store.RESULTS)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    test = pairs("test", asked.cache)
+    items, grid = _InMemory(test).items, test.grid()
+    for name, row in ROWS.items():
+        if not any(fnmatch(name, pattern) for pattern in asked.rows):
+            continue
+        model, training = None, {}
+        if row.kind not in ("start", "optimize"):
+            model, training = _trained(name, row, grid, asked)
+        result = score(row, items, grid, model)
+        line = {"method": name, "subject": "c-shapes-100", "budget": asked.budget, "training": training, **result}
+        store.append("letters", line, asked.results)
+        print(name, {k: round(v, 2) for k, v in result["scores"].items()}, result["cpu_seconds"], flush=True)
+
+
+if __name__ == "__main__":
+    main()

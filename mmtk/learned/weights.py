@@ -1,0 +1,139 @@
+"""Weights and all that belongs to them, in one safetensors file: settings, grid, and the template if there is one.
+
+A network is no use without the energy that trained it, the grid that it lives on and the way its voxels lie in space. So
+these are not settings of a run but part of the weights; a run that says otherwise is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtk.errors import ConfigError
+from mmtk.fields import Grid
+
+__all__ = ["Weights", "find_weights"]
+
+#: What the header is called within the file's metadata, and which form of it this is.
+_KEY, _FORM = "mmtk", 1
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A trained network.
+
+    Attributes:
+        kind: Name of the method that runs it.
+        settings: Architecture and energy, as plain data, by the names of the method's fields.
+        grid: The grid that it works on.
+        affine: ``(4, 4)``, from voxels of the grid to RAS mm.
+        network: The network's state.
+        template: ``(1, C, *space)``, the one fixed image that it knows; None if it takes any.
+        facts: How it was trained, as plain data.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+    grid: Grid
+    affine: np.ndarray
+    network: Mapping[str, Tensor]
+    template: Tensor | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+        from safetensors.torch import save_file
+
+        header = {
+            "form": _FORM,
+            "kind": self.kind,
+            "settings": dict(self.settings),
+            "shape": list(self.grid.shape),
+            "spacing": list(self.grid.spacing),
+            "affine": np.asarray(self.affine, dtype=float).tolist(),
+            "facts": dict(self.facts),
+        }
+        tensors = {f"network.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.network.items()}
+        if self.template is not None:
+            tensors["template"] = self.template.detach().cpu().contiguous()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, path, metadata={_KEY: json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: Path) -> Weights:
+        """Read a file.
+
+        Raises:
+            ConfigError: If it is no such file, or one of a form that this mmtk does not know.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {}).get(_KEY, "null"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            raise ConfigError(
+                f"weights={path}: cannot be read as safetensors ({error}); give another file"
+            ) from error
+        if not isinstance(header, dict):
+            raise ConfigError(f"weights={path}: says nothing of mmtk; weights come from `mmtk train`")
+        if header.get("form") != _FORM:
+            raise ConfigError(
+                f"weights={path}: are of form {header.get('form')}, this mmtk reads {_FORM}; update mmtk, or train anew"
+            )
+        prefix = "network."
+        return cls(
+            kind=header["kind"],
+            settings=header["settings"],
+            grid=Grid(tuple(header["shape"]), tuple(header["spacing"])),
+            affine=np.asarray(header["affine"], dtype=float),
+            network={name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)},
+            template=tensors.get("template"),
+            facts=header["facts"],
+        )
+
+    def load_into(self, model: torch.nn.Module, path: str) -> None:
+        """Give a network these weights.
+
+        Raises:
+            ConfigError: If names or shapes do not fit.
+        """
+        wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+        got = {name: tuple(t.shape) for name, t in self.network.items()}
+        wrong = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
+        if wrong:
+            name = wrong[0]
+            raise ConfigError(
+                f"weights={path}: {len(wrong)} tensors do not fit the network, {name} first: {got.get(name, 'missing')} "
+                f"against {wanted.get(name, 'none')}; the file is damaged, or of another version"
+            )
+        model.load_state_dict(dict(self.network))
+
+
+def find_weights(given: str | Path) -> Path:
+    """Return the file that ``weights=`` names: a file, or the name of a bundle that holds ``models/model.safetensors``.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    path = Path(given).expanduser()
+    if path.is_file():
+        return path
+    from mmtk.plugins import installed
+
+    for folder in [path] if path.is_dir() else installed().bundles.get(str(given), []):
+        inside = folder / "models" / "model.safetensors"
+        if inside.is_file():
+            return inside
+    raise ConfigError(
+        f"weights={given}: no such file, nor a bundle with models/model.safetensors; give one of them, or train weights "
+        f"with `mmtk train`"
+    )

@@ -1,0 +1,285 @@
+"""Training on MONAI's engines: what they lack for registration, and one function that puts it together.
+
+A run is a folder:
+
+    model.pt          state of the network with the best validation so far
+    last.pt           all that a stopped run needs to go on as if nothing had happened
+    log.jsonl         one line an epoch
+    training.json     what was asked for, versions, device, and at the end the time it took
+
+Every epoch is decided by the seed and its number: the order of the data, and whatever is drawn. A run that is killed
+goes on from its last epoch and ends, on a CPU, with the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from mmtk.learned import Batch, Model, Prediction
+from mmtk.training.data import EpochSampler, prepare_batch
+
+__all__ = ["MeanEnergy", "Plan", "Progress", "train"]
+
+#: Called as ``progress(epoch, iteration, iterations, energy)``.
+Progress = Callable[[int, int, int, float], None]
+
+
+def silent(epoch: int, iteration: int, iterations: int, energy: float) -> None:
+    """Report nothing."""
+
+
+class MeanEnergy(nn.Module):
+    """The loss: the energy of a pair, averaged over the batch and over the volume, so per mm^dim."""
+
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
+        voxels = math.prod(batch.fixed.shape[2:])
+        return prediction.energy.mean() / voxels
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train.
+
+    Attributes:
+        epochs: At most.
+        batch_size: Pairs for one step, on each process.
+        learning_rate: Of Adam.
+        seed: Of weights, orders and whatever is drawn.
+        workers: Processes that make the data; 0: this one.
+        validate_every: Epochs between validations.
+        patience: Validations without a better one before it stops; 0: never.
+        cpu_minutes: It stops after the epoch in which the training itself has used so many of the processor; none: no
+            bound. Time of earlier parts of a resumed run counts.
+        clip: Largest norm of a step's gradient; 0: any.
+    """
+
+    epochs: int = 20
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    seed: int = 0
+    workers: int = 0
+    validate_every: int = 1
+    patience: int = 0
+    cpu_minutes: float | None = None
+    clip: float = 0.0
+
+
+def train(
+    model: Model,
+    plan: Plan,
+    training: Dataset[Any],
+    validation: Dataset[Any] | None,
+    out: Path,
+    *,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    facts: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Train a model and leave its weights in a folder.
+
+    Args:
+        model: Its weights are changed in place; they end as the last epoch's, ``model.pt`` has the best.
+        training, validation: Sets of pairs, see :mod:`mmtk.training.data`.
+        out: Folder of the run, new unless ``resume``.
+        resume: Go on from the last epoch that ended, if there is one.
+        facts: Recorded beside the plan.
+
+    Returns:
+        What ``training.json`` holds.
+    """
+    state = _Run(model, plan, Path(out), torch.device(device), dict(facts or {}), progress)
+    return state.go(training, validation, resume)
+
+
+class _Run:
+    """One training run: engine, optimizer, files."""
+
+    def __init__(
+        self, model: Model, plan: Plan, out: Path, device: torch.device, facts: dict[str, Any], progress: Progress
+    ) -> None:
+        self.model, self.plan, self.out, self.device = model, plan, out, device
+        self.facts, self.progress = facts, progress
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate)
+        self.best, self.waited, self.epoch, self.spent, self.pairs = math.inf, 0, 0, 0.0, 0
+        self.lines: list[dict[str, Any]] = []
+        self._total, self._count = 0.0, 0
+
+    # --- files
+
+    def _write(self, name: str, value: Any) -> None:
+        part = self.out / f".{name}.part"
+        if name.endswith(".pt"):
+            torch.save(value, part)
+        else:
+            part.write_text(value if isinstance(value, str) else json.dumps(value, indent=2), encoding="utf-8")
+        os.replace(part, self.out / name)
+
+    def _keep(self) -> None:
+        last = {
+            "network": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "numbers": [self.best, self.waited, self.epoch, self.spent, self.pairs],
+            "log": json.dumps(self.lines),
+            "plan": json.dumps(asdict(self.plan), sort_keys=True),
+        }
+        self._write("last.pt", last)
+        self._write("log.jsonl", "".join(json.dumps(line) + "\n" for line in self.lines))
+
+    def _go_on(self) -> None:
+        path = self.out / "last.pt"
+        if not path.is_file():
+            return
+        last = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(last["network"])
+        self.optimizer.load_state_dict(last["optimizer"])
+        self.best, self.waited, self.epoch, self.spent, self.pairs = last["numbers"]
+        self.lines = json.loads(last["log"])
+
+    # --- the run
+
+    def go(self, training: Dataset[Any], validation: Dataset[Any] | None, resume: bool) -> dict[str, Any]:
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.model.to(self.device)
+        if resume:
+            self._go_on()
+        count = len(training)  # type: ignore[arg-type]
+        sampler = EpochSampler(count, self.plan.seed)
+        loader = DataLoader(
+            training, self.plan.batch_size, sampler=sampler, num_workers=self.plan.workers, drop_last=True
+        )
+        trainer = SupervisedTrainer(
+            device=self.device,
+            max_epochs=self.plan.epochs,
+            train_data_loader=loader,
+            network=self.model,
+            optimizer=self.optimizer,
+            loss_function=MeanEnergy(),
+            prepare_batch=prepare_batch,
+            decollate=False,
+            optim_set_to_none=True,
+        )
+        evaluator = None if validation is None else self._evaluator(validation)
+        sums: dict[str, float] = {"energy": 0.0, "steps": 0}
+        clock = [0.0]
+
+        def begin(engine: Engine) -> None:
+            sampler.set_epoch(engine.state.epoch - 1)
+            torch.manual_seed(hash_of(self.plan.seed, engine.state.epoch))
+            sums.update(energy=0.0, steps=0)
+            clock[0] = time.process_time()
+
+        def step(engine: Engine) -> None:
+            energy = float(engine.state.output["loss"].detach())
+            if not math.isfinite(energy):
+                raise FloatingPointError(
+                    f"the energy became {energy} in epoch {engine.state.epoch}; lower the learning rate, or raise lambda"
+                )
+            sums["energy"] += energy
+            sums["steps"] += 1
+            length = engine.state.epoch_length
+            self.progress(engine.state.epoch, (engine.state.iteration - 1) % length + 1, length, energy)
+
+        def end(engine: Engine) -> None:
+            self.spent += time.process_time() - clock[0]
+            self.epoch = engine.state.epoch
+            self.pairs += int(sums["steps"]) * self.plan.batch_size
+            line = {
+                "epoch": self.epoch,
+                "energy": sums["energy"] / max(sums["steps"], 1),
+                "pairs": self.pairs,
+                "cpu_minutes": round(self.spent / 60, 3),
+            }
+            if evaluator is not None and self.epoch % self.plan.validate_every == 0:
+                line["validation"] = self._validate(evaluator)
+            self.lines.append(line)
+            if self.plan.cpu_minutes is not None and self.spent >= 60 * self.plan.cpu_minutes:
+                engine.terminate()
+            if 0 < self.plan.patience <= self.waited:
+                engine.terminate()
+            self._keep()
+
+        trainer.add_event_handler(Events.EPOCH_STARTED, begin)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, step)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, end)
+        if self.plan.clip > 0:
+            from monai.engines.utils import IterationEvents
+
+            trainer.add_event_handler(
+                IterationEvents.BACKWARD_COMPLETED,
+                lambda: nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip),
+            )
+        length = len(loader)
+        trainer.state.epoch, trainer.state.iteration, trainer.state.epoch_length = (
+            self.epoch,
+            self.epoch * length,
+            length,
+        )
+        done = self.plan.cpu_minutes is not None and self.spent >= 60 * self.plan.cpu_minutes
+        if self.epoch < self.plan.epochs and not done:
+            trainer.run()
+        if validation is None:
+            self._write("model.pt", self.model.state_dict())
+        record = {
+            "plan": asdict(self.plan),
+            **self.facts,
+            "epochs": self.epoch,
+            "pairs": self.pairs,
+            "cpu_minutes": round(self.spent / 60, 2),
+            "best_validation": None if validation is None else self.best,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "device": str(self.device),
+            "torch": torch.__version__,
+        }
+        self._write("training.json", record)
+        return record
+
+    def _evaluator(self, validation: Dataset[Any]) -> SupervisedEvaluator:
+        loader = DataLoader(validation, self.plan.batch_size, num_workers=self.plan.workers)
+        evaluator = SupervisedEvaluator(
+            device=self.device,
+            val_data_loader=loader,
+            network=self.model,
+            prepare_batch=prepare_batch,
+            decollate=False,
+        )
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._seen)
+        return evaluator
+
+    def _seen(self, engine: Engine) -> None:
+        prediction: Prediction = engine.state.output["pred"]
+        batch: Batch = engine.state.output["label"]
+        energies = prediction.energy / math.prod(batch.fixed.shape[2:])
+        self._total += float(energies.sum())
+        self._count += len(batch)
+
+    def _validate(self, evaluator: SupervisedEvaluator) -> float:
+        self._total, self._count = 0.0, 0
+        evaluator.run()
+        energy = self._total / max(self._count, 1)
+        if energy < self.best:
+            self.best, self.waited = energy, 0
+            self._write("model.pt", self.model.state_dict())
+        else:
+            self.waited += 1
+        return energy
+
+
+def hash_of(*numbers: int) -> int:
+    """Return one seed from several numbers."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
