@@ -24,7 +24,7 @@ def show(
         typer.Argument(metavar="NAME", help="A bundle, a method or another part.", autocompletion=complete_name),
     ],
 ) -> None:
-    """List the settings of a bundle, a method or a part: default, type and range, meaning; and where it is from."""
+    """List the settings of a bundle, a method or a part: default, type, range, unit, meaning; and where it is from."""
     from mmtk.plugins import installed
 
     with refusals():
@@ -82,22 +82,21 @@ def _bundle_page(name: str, catalogue: Catalogue) -> str:
 
 
 def _settings(model: type[BaseModel], values: dict[str, Any], skip: tuple[str, ...] = ()) -> str:
-    from mmtk.plugins.words import accepted
+    from mmtk.plugins.words import accepted, unit
 
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, field in model.model_fields.items():
         if name != "kind" and name not in skip:
             given = not field.is_required() or name in values
             value = values.get(name, field.get_default(call_default_factory=True)) if given else ""
-            unit = field.json_schema_extra.get("unit") if isinstance(field.json_schema_extra, dict) else None
-            kind = accepted(field) + (f" {unit}" if unit else "")
-            rows.append((field.alias or name, _text(value), kind, field.description or ""))
+            rows.append((field.alias or name, _text(value), accepted(field), unit(field), field.description or ""))
     if not rows:
         return "  no settings"
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    if not any(row[3] for row in rows):  # no column where nothing has a unit
+        rows = [(*row[:3], row[4]) for row in rows]
+    widths = [*(max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)), 0]
     return "\n".join(
-        "  "
-        + "  ".join([*(f"{word:{width}}" for word, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        "  " + "  ".join(f"{word:{width}}" for word, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
 

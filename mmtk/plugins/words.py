@@ -1,4 +1,4 @@
-"""What a setting may be, in words: its type and its range."""
+"""What a setting may be, in words: its type, its range and its unit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from mmtk.config import ComponentConfig, Part
 
-__all__ = ["accepted"]
+__all__ = ["accepted", "unit"]
 
 _PLAIN = {int: "integer", float: "number", bool: "true|false", str: "text", Path: "file"}
 _RANGES = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -20,6 +20,12 @@ _RANGES = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 def accepted(field: FieldInfo) -> str:
     """Return what a field takes, such as ``integer >= 1``, ``lbfgs|adam``, ``list of number > 0, or none``."""
     return _words(field.annotation, field.metadata)
+
+
+def unit(field: FieldInfo) -> str:
+    """Return the unit that a field states, ``Field(..., json_schema_extra={"unit": "mm"})``; empty if it states none."""
+    stated = field.json_schema_extra
+    return str(stated.get("unit", "")) if isinstance(stated, dict) else ""
 
 
 def _words(annotation: Any, metadata: Sequence[Any]) -> str:

@@ -24,9 +24,14 @@ class LocalSquaredDifferenceConfig(ComponentConfig):
 
     target = "mmtk.similarity:LocalSquaredDifference"
     kind: Literal["local_ssd"] = "local_ssd"
-    radius: int = Field(default=2, ge=1, description="half width of the window, in voxels of a level")
+    radius: int = Field(
+        default=2, ge=1, description="half width of the window on a level", json_schema_extra={"unit": "voxels"}
+    )
     eps: float = Field(
-        default=1e-3, gt=0, description="added to a variance; contrast far below its root is ignored"
+        default=1e-3,
+        gt=0,
+        description="added to a variance; contrast far below its root is ignored",
+        json_schema_extra={"unit": "intensity^2"},
     )
 
 
@@ -42,10 +47,20 @@ class LocalCorrelationConfig(ComponentConfig):
 
     target = "mmtk.similarity:LocalCorrelation"
     kind: Literal["lncc"] = "lncc"
-    radius: int = Field(default=2, ge=1, description="half width of the window, in voxels of a level")
-    stride: int = Field(default=1, ge=1, description="every so many voxels of an axis is the center of a window")
+    radius: int = Field(
+        default=2, ge=1, description="half width of the window on a level", json_schema_extra={"unit": "voxels"}
+    )
+    stride: int = Field(
+        default=1,
+        ge=1,
+        description="distance of the windows' centers along each axis",
+        json_schema_extra={"unit": "voxels"},
+    )
     eps: float = Field(
-        default=1e-3, gt=0, description="added to a variance; contrast far below its root is ignored"
+        default=1e-3,
+        gt=0,
+        description="added to a variance; contrast far below its root is ignored",
+        json_schema_extra={"unit": "intensity^2"},
     )
 
 
@@ -62,7 +77,12 @@ class IntensityRatioVarianceConfig(ComponentConfig):
 
     target = "mmtk.similarity:IntensityRatioVariance"
     kind: Literal["vir"] = "vir"
-    eps: float = Field(default=1e-3, gt=0, description="added to a square; keeps background from dividing by 0")
+    eps: float = Field(
+        default=1e-3,
+        gt=0,
+        description="added to a square; keeps background from dividing by 0",
+        json_schema_extra={"unit": "intensity^2"},
+    )
 
 
 # --- regularizers

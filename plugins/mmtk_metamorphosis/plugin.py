@@ -17,6 +17,9 @@ Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
+#: For ``json_schema_extra``: listings show the unit in a column of its own.
+MM: dict[str, Any] = {"unit": "mm"}
+
 
 class _ShapeConfig(ComponentConfig):
     """What metamorphosis and LDDMM share: kernel, time, pyramid and the parts of the energy."""
@@ -41,7 +44,8 @@ class _ShapeConfig(ComponentConfig):
     sigma: tuple[Positive, ...] | None = Field(
         default=None,
         min_length=1,
-        description="width of the kernel in mm; several: a sum of kernels; none: as `subject` says",
+        description="width of the kernel; several: a sum of kernels; none: as `subject` says",
+        json_schema_extra=MM,
     )
     sigma_weights: tuple[Weight, ...] | None = Field(
         default=None, min_length=1, description="share of each width in the sum; none: each a tenth of the last"
@@ -50,7 +54,8 @@ class _ShapeConfig(ComponentConfig):
     stride: float | None = Field(
         default=None,
         gt=0,
-        description="node distance of the control lattice in mm; none: half the kernel's finest width",
+        description="node distance of the control lattice; none: half the kernel's finest width",
+        json_schema_extra=MM,
     )
     velocities: int = Field(default=1, ge=1, description="velocities along the path; 1: stationary")
     steps: int = Field(default=15, ge=1, description="time steps over [0, 1]")
@@ -61,7 +66,10 @@ class _ShapeConfig(ComponentConfig):
         description="a flow is composed from 2^squarings steps at least; a steep one takes more by itself",
     )
     levels: tuple[Positive, ...] = Field(
-        default=(8.0, 4.0, 2.0), min_length=1, description="sample distance of each level in mm, coarse to fine"
+        default=(8.0, 4.0, 2.0),
+        min_length=1,
+        description="sample distance of each level, coarse to fine",
+        json_schema_extra=MM,
     )
     iterations: tuple[Count, ...] = Field(
         default=(12, 12, 10), min_length=1, description="iterations on each level"
@@ -126,8 +134,9 @@ class MetamorphosisConfig(_ShapeConfig):
     detail: float | None = Field(
         default=None,
         ge=0,
-        description="width in mm of a finer kernel around the lesion; 0: the one kernel everywhere; "
+        description="width of a finer kernel around the lesion; 0: the one kernel everywhere; "
         "none: as `subject` says",
+        json_schema_extra=MM,
     )
 
 

@@ -152,7 +152,7 @@ def test_a_plugin_that_is_left_out_is_listed_as_such(command, monkeypatch):
 def test_show_lists_settings(command, refusal):
     lines = command("show", "lncc").out.splitlines()
     assert lines[0].startswith("similarity lncc: ")
-    assert lines[1] == "  radius  2      integer >= 1  half width of the window, in voxels of a level"
+    assert lines[1] == "  radius  2      integer >= 1  voxels       half width of the window on a level"
     assert "  lesion         unknown" in command("show", "metamorph_brats").out
     assert refusal("show", "lnc") == [
         "nothing is called 'lnc'; did you mean 'lncc'? `mmtk plugins` lists all names"

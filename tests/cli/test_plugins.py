@@ -53,13 +53,22 @@ def test_broken_plugins_alone_are_listed_and_are_an_error(command, monkeypatch):
 
 def test_a_part_is_shown_with_types_ranges_origin_and_an_example(command):
     shown = command("show", "lncc").out.splitlines()
-    assert shown[3] == "  eps     0.001  number > 0    added to a variance; contrast far below its root is ignored"
+    eps = "  eps     0.001  number > 0    intensity^2  added to a variance; contrast far below its root is ignored"
+    assert shown[3] == eps
     assert "try   mmtk run bundle=metamorph_brats similarity=lncc" in shown
     assert any(line.endswith("mmtk.similarity:LocalCorrelation") for line in shown)
     method = command("show", "metamorphosis").out
     for words in ("list of number > 0, or none", "lbfgs|adam", "integer >= 0 and <= 12", "true|false"):
         assert words in method
     assert "Maillard's thesis (2023), eq. 5.2 and 5.5" in command("show", "eulerian").out
+
+
+def test_units_have_a_column_where_a_setting_has_one(command):
+    rows = {line.split()[0]: line for line in command("show", "lddmm").out.splitlines() if line.startswith("  ")}
+    at = rows["sigma"].index(" mm ")
+    assert rows["levels"][at : at + 4] == " mm " and rows["stride"][at : at + 4] == " mm "
+    assert not rows["steps"][at - 1 : at + 5].strip()
+    assert "  weight  1  number >= 0  weight of the term" in command("show", "bending").out
 
 
 # --- completing
