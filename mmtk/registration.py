@@ -26,10 +26,11 @@ import mmtk
 from mmtk import io
 from mmtk.config import ComponentConfig, Recipe, RunConfig
 from mmtk.errors import ConfigError, ResourceError
+from mmtk.fields import identity, sample
 from mmtk.measure import measure
 from mmtk.method import Milestones, Progress, forgetful, silent
 from mmtk.outputs import Warped, warp_native, write_outputs
-from mmtk.prepare import Prepared, prepare
+from mmtk.prepare import Prepared, affine_points, prepare, tensor
 from mmtk.result import Outcome, Registration
 from mmtk.resume import KeptMilestones
 from mmtk.transforms import PairedFieldStep, Transform
@@ -65,6 +66,13 @@ class Result:
     def outcome(self) -> Outcome:
         """Why the optimization stopped."""
         return self.registration.outcome
+
+    @property
+    def placed(self) -> np.ndarray:
+        """The moving image by the affine alone, on the fixed grid: what the others began as."""
+        fixed = self.prepared.fixed
+        points = affine_points(identity(fixed.shape), self.prepared.voxel_map)
+        return sample(tensor(self.prepared.moving), points)[0, 0].numpy()
 
     @property
     def warped(self) -> np.ndarray:
@@ -110,6 +118,13 @@ class Result:
             for volume in (fixed, self.prepared.moving)
         }
         return Transform(steps, grids=grids)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What a careful reader would ask about, the gravest first: the warnings that head the report."""
+        from mmtk.report.doubts import doubts
+
+        return tuple(doubt.text for doubt in doubts(self) if doubt.rank != "note")
 
     def __repr__(self) -> str:
         kind = self.settings.get("method", {}).get("kind", "unknown")

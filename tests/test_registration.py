@@ -1,6 +1,7 @@
 """The front door, from files to files: what a run leaves, and what it must not depend on."""
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -190,6 +191,21 @@ def test_a_result_is_told_in_a_line_and_in_a_table(run):
         assert words in summary
     np.testing.assert_array_equal(result.warped_mask, result.images.mask.numpy())
     np.testing.assert_array_equal(result.jacobian, result.images.jacobian.numpy())
+
+
+def test_what_the_deformation_began_with_and_what_a_reader_would_ask(run):
+    paths, result, _ = run
+    affine = sitk.AffineTransform(3)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+    matrix = lps @ result.prepared.alignment.matrix @ lps
+    affine.SetMatrix(matrix[:3, :3].ravel())
+    affine.SetTranslation(matrix[:3, 3])
+    moving, fixed = (sitk.ReadImage(str(paths[name]), sitk.sitkFloat32) for name in ("moving", "fixed"))
+    theirs = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, affine, sitk.sitkLinear, 0.0)).transpose()
+    np.testing.assert_allclose(result.placed[theirs != 0], theirs[theirs != 0], atol=2e-3)
+    assert not any("folds" in doubt for doubt in result.doubts)
+    metrics = {**result.metrics, "deformation": {**result.metrics["deformation"], "folds": 7}}
+    assert "folds in 7 voxels" in replace(result, metrics=metrics).doubts[0]
 
 
 def test_without_a_mask_there_is_no_appearance_and_the_record_says_why(sample, tmp_path):
