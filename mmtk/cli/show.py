@@ -64,7 +64,8 @@ def _part_page(offer: Offer, catalogue: Catalogue) -> str:
 def _capable(can: Capabilities) -> str:
     words = [" and ".join(f"{dim}-D" for dim in can.dims)]
     words += ["one channel"] * (not can.multichannel) + ["needs a lesion mask"] * can.needs_mask
-    return ", ".join([*words, *["learned: needs weights"] * can.learned])
+    words += ["learned: needs weights"] * can.learned + ["diffeomorphic"] * can.diffeomorphic
+    return ", ".join([*words, *["may move an image on itself"] * (not can.stationary)])
 
 
 def _bundle_page(name: str, catalogue: Catalogue) -> str:

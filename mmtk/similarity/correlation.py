@@ -45,19 +45,24 @@ def _centered(image: Image, weight: Weight) -> tuple[Image, Tensor, Tensor]:
 
 
 class LocalCorrelation(Similarity):
-    """One minus the squared correlation in a window around each voxel: ``1 - c^2 / ((va + eps) (vb + eps))``.
+    """One minus the squared correlation in a window around each voxel: ``1 - (c + eps)^2 / ((va + eps) (vb + eps))``.
 
-    ``c`` is the weighted covariance of the two images in the window, ``va`` and ``vb`` are their variances. The
-    square makes it blind to the sign of the contrast as well. The cost lies in [0, 1] at each voxel; flat against
-    flat costs 1, like all that does not correlate, at the border, too: windows average what there is and pad
-    nothing.
+    ``c`` is the weighted covariance of the two images in the window, ``va`` and ``vb`` are their variances. The ratio
+    is the squared cosine of two vectors: what lies in the window, less its mean, and one more component
+    ``sqrt(eps)`` that both have. So the cost is in [0, 1]; it is 0 exactly where the two windows differ by a constant,
+    and as that is its least value, an image that is compared with itself has no gradient. With ``eps`` in the
+    denominator alone it would have one: more contrast would pay wherever windows are nearly flat.
+
+    Where both variances are far above ``eps`` it is blind to contrast and to its sign, as the square of a correlation
+    is. Where both are far below, the windows are flat and match, whatever lies there; a flat window and one with
+    contrast cost 1. Windows average what there is and pad nothing, at the border, too.
 
     Args:
         radius: Voxels from the center of a window to its side, one number or one for each axis.
         stride: Only every ``stride``-th voxel of each axis is the center of a window, and stands for
             ``stride ** dim`` voxels. 2 takes a quarter of the time in 3-D and registers as well.
-        eps: Added to both variances, in squared intensity: contrast far below its root does not count. The default
-            is meant for intensities in [0, 1].
+        eps: Added to covariance and variances, in squared intensity: contrast far below its root does not count. The
+            default is meant for intensities in [0, 1].
         reduction: See :class:`~mmtk.similarity.base.Similarity`; ``none`` has a voxel for each window.
 
     Raises:
@@ -95,7 +100,7 @@ class _WindowedCorrelation(torch.autograd.Function):
 
     Let ``E[f] = sum(w f) / W`` over a window, ``W = sum(w)``. The cost is a function of five such means,
 
-        A = E[a], B = E[b], va = E[aa] - A^2 + eps, vb = E[bb] - B^2 + eps, c = E[ab] - A B,
+        A = E[a], B = E[b], va = E[aa] - A^2 + eps, vb = E[bb] - B^2 + eps, c = E[ab] - A B + eps,
 
     and its derivatives by them are
 
@@ -123,7 +128,7 @@ class _WindowedCorrelation(torch.autograd.Function):
         mean_a, mean_b = window(wa).mul_(inverse), window(wb).mul_(inverse)
         va = window(wa * a).mul_(inverse).addcmul_(mean_a, mean_a, value=-1).clamp_min_(0).add_(eps)
         vb = window(wb.mul_(b)).mul_(inverse).addcmul_(mean_b, mean_b, value=-1).clamp_min_(0).add_(eps)
-        c = window(wa.mul_(b)).mul_(inverse).addcmul_(mean_a, mean_b, value=-1)
+        c = window(wa.mul_(b)).mul_(inverse).addcmul_(mean_a, mean_b, value=-1).add_(eps)
         ctx.save_for_backward(a, b, w, inverse, mean_a, mean_b, va, vb, c)
         ctx.window = radius, stride, eps
         return (c * c).div_(va).div_(vb).neg_().add_(1)
@@ -151,7 +156,7 @@ class _WindowedCorrelation(torch.autograd.Function):
         sum_r, sum_b = (spreads(r), spreads(by_mean_b)) if for_b or for_w else (p, p)
         by_a = by_b = by_w = None
         if for_w:
-            own = (c + mean_a * mean_b) * p + (va - eps + mean_a**2) * q + (vb - eps + mean_b**2) * r
+            own = (c - eps + mean_a * mean_b) * p + (va - eps + mean_a**2) * q + (vb - eps + mean_b**2) * r
             own += mean_a * by_mean_a + mean_b * by_mean_b
             by_w = a * b * sum_p + a * a * sum_q + b * b * sum_r + a * sum_a + b * sum_b - spreads(own)
             by_w = by_w.sum_to_size(w.shape)

@@ -32,6 +32,10 @@ class MutualInformation(Similarity):
 
     A flat image shares no information: 0, with no gradient.
 
+    An image shares most information not with itself, but with an image of the same anatomy that holds more: compared
+    with itself it has a gradient, towards fuller and sharper histograms. What aligns best can so be missed by a
+    fraction of a voxel.
+
     Args:
         bins: Along each axis of the histogram, from the least to the greatest intensity.
         limits: The intensities of the first and last bin; those outside count as the nearest. None: the range of

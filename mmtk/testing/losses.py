@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmtk.config import Capabilities
 from mmtk.errors import GridMismatch
 from mmtk.testing.base import Contract, holds_little, is_its_gradient, refuses, stays_untouched, turns
-from mmtk.testing.phantoms import turned
+from mmtk.testing.phantoms import beside, turned
 
 __all__ = ["LossContract"]
 
@@ -79,7 +79,7 @@ class LossContract(Contract):
             steep = float(_gradient(built, truth, truth).abs().max())
             assert steep <= 1e-6 * scale, f"the gradient at the truth is {steep:.3g}, {scale:.3g} away from it"
             best, usual = float(built(truth, truth)), float(built(prediction, truth))
-            for other in _around(truth):
+            for other in beside(truth):
                 cost = float(built(other, truth))
                 assert cost >= best - ROUNDING * abs(usual), f"{cost:.12g} beside the truth, {best:.12g} there"
             assert usual > best, "a prediction that is wrong costs no more than the truth"
@@ -189,13 +189,3 @@ def _gradient(built: Any, prediction: Tensor, truth: Tensor) -> Tensor:
         return torch.zeros_like(prediction)
     (steep,) = torch.autograd.grad(loss, prediction, allow_unused=True)
     return torch.zeros_like(prediction) if steep is None else steep
-
-
-def _around(truth: Tensor) -> list[Tensor]:
-    """Predictions beside the truth: brighter, of more and less contrast, sharper, smoother, noisy; near and nearer."""
-    draw = torch.Generator().manual_seed(2)
-    mean = truth.mean()
-    smooth = (truth.roll(1, -1) + truth.roll(-1, -1)) / 2 - truth
-    noise = torch.randn(truth.shape, generator=draw, dtype=truth.dtype).to(truth.device)
-    ways = [torch.ones_like(truth), truth - mean, smooth, noise]
-    return [truth + sign * size * way for way in ways for sign in (1, -1) for size in (1e-3, 0.05)]

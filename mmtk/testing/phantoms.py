@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from mmtk.fields import Grid, identity
 
-__all__ = ["GRIDS", "LARGE", "blob", "finer", "turned"]
+__all__ = ["GRIDS", "LARGE", "beside", "blob", "finer", "turned"]
 
 #: Of about 10 cm, on which a contract's scenes are sampled; voxels are oblong.
 GRIDS = {2: Grid((24, 28), (4.0, 3.5)), 3: Grid((20, 22, 18), (4.0, 4.0, 5.0))}
@@ -50,3 +50,14 @@ def turned(image: Tensor, flips: Sequence[int], order: Sequence[int], *, vector:
         signs = image.new_tensor([-1.0 if a in flips else 1.0 for a in range(len(order))])
         image = (image * signs.view(1, -1, *[1] * len(order)))[:, list(order)]
     return image.permute(0, 1, *[2 + a for a in order]).contiguous()
+
+
+def beside(image: Tensor) -> Iterator[Tensor]:
+    """Yield images beside one: brighter, of more and less contrast, sharper, smoother, noisy; near, and nearer."""
+    draw = torch.Generator().manual_seed(2)
+    space = tuple(range(2, image.ndim))
+    smooth = torch.stack([image.roll(step, axis) for axis in space for step in (1, -1)]).mean(0) - image
+    noise = torch.randn(image.shape, generator=draw, dtype=torch.float64).to(image)
+    for way in (torch.ones_like(image), image - image.mean(space, keepdim=True), smooth, noise):
+        for size in (1e-3, -1e-3, 0.05, -0.05):
+            yield image + size * way

@@ -8,14 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtk.config import Capabilities
 from mmtk.errors import GridMismatch
 from mmtk.similarity import Similarity
 from mmtk.testing.base import Contract, holds_little, is_its_gradient, refuses, stays_untouched, turns
+from mmtk.testing.phantoms import beside
 
 __all__ = ["SimilarityContract"]
 
 #: Odd, so that windows some voxels apart lie the same from either end.
 SHAPES = {2: (9, 7), 3: (7, 5, 5)}
+
+#: By how much a change may seem to pay, in parts of the cost of a random pair: rounding.
+ROUNDING = 1e-9
 
 
 class SimilarityContract(Contract):
@@ -54,6 +59,24 @@ class SimilarityContract(Contract):
             best = built(image, image, weight)
             for other in (moved, image.flip(-1), image.roll(1, 2), image.roll(-1, -1)):
                 assert built(other, image, weight) > best, "another image costs no more than the image itself"
+
+    def test_an_image_stays_on_itself_where_that_is_claimed(
+        self, built: Any, dims: tuple[int, ...], capabilities: Capabilities
+    ) -> None:
+        for dim in dims if capabilities.stationary else ():
+            moved, image, weight = self.images(SHAPES[dim])
+            soft = _smoothed(image)  # nearly flat in places, where a window's contrast is small
+            for still, other in ((image, moved), (soft, _smoothed(moved))):
+                usual, scale = _value_and_gradient(built, other, still, weight)
+                best, steep = _value_and_gradient(built, still, still, weight)
+                assert float(steep.abs().max()) <= 1e-6 * float(scale.abs().max()), (
+                    f"compared with itself, the gradient is {float(steep.abs().max()):.3g}"
+                )
+                for change in beside(still):
+                    cost = float(built(change, still, weight))
+                    assert cost >= float(best) - ROUNDING * abs(float(usual)), (
+                        f"an image that is a little changed costs {cost:.12g}, less than itself, {float(best):.12g}"
+                    )
 
     def test_voxels_of_weight_zero_cannot_matter(self, built: Any, dims: tuple[int, ...]) -> None:
         for dim in dims:
@@ -136,3 +159,10 @@ def _value_and_gradient(built: Any, moved: Tensor, fixed: Tensor, weight: Tensor
     moved = moved.detach().clone().requires_grad_()
     cost = built(moved, fixed, weight)
     return cost.detach(), torch.autograd.grad(cost, moved)[0]
+
+
+def _smoothed(image: Tensor) -> Tensor:
+    """The same image with its contrast falling off to almost nothing along the first axis."""
+    fall = torch.logspace(0, -3, image.shape[2], dtype=image.dtype, device=image.device)
+    mean = image.mean()
+    return mean + (image - mean) * fall.view(1, 1, -1, *[1] * (image.ndim - 3))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mmtk.config import ComponentConfig, load_target
+from mmtk.config import Capabilities, ComponentConfig, load_target
 from mmtk.plugins import hookimpl
 
 # --- similarities
@@ -59,7 +59,7 @@ class LocalCorrelationConfig(ComponentConfig):
     eps: float = Field(
         default=1e-3,
         gt=0,
-        description="added to a variance; contrast far below its root is ignored",
+        description="added to variances and covariance; contrast far below its root is ignored",
         json_schema_extra={"unit": "intensity^2"},
     )
 
@@ -68,6 +68,7 @@ class MutualInformationConfig(ComponentConfig):
     """Mutual information: for images of different modalities."""
 
     target = "mmtk.similarity:MutualInformation"
+    capabilities = Capabilities(stationary=False)  # an image of more information is nearer than the image itself
     kind: Literal["mi"] = "mi"
     bins: int = Field(default=32, ge=2, description="bins of each image's histogram")
 

@@ -53,7 +53,7 @@ def test_broken_plugins_alone_are_listed_and_are_an_error(command, monkeypatch):
 
 def test_a_part_is_shown_with_types_ranges_origin_and_an_example(command):
     shown = command("show", "lncc").out.splitlines()
-    eps = "  eps     0.001  number > 0    intensity^2  added to a variance; contrast far below its root is ignored"
+    eps = "  eps     0.001  number > 0    intensity^2  added to variances and covariance; contrast far below its root is ignored"
     assert shown[3] == eps
     assert "try   mmtk run bundle=metamorph_brats similarity=lncc" in shown
     assert any(line.endswith("mmtk.similarity:LocalCorrelation") for line in shown)

@@ -61,8 +61,26 @@ def test_local_correlation_is_that_of_each_window(rng, shape, stride):
             assert found[center] == 0
             continue
         (va, c), (_, vb) = np.cov(a[box].ravel(), b[box].ravel(), aweights=w[box].ravel(), ddof=0)
-        cost = 1 - c**2 / ((va + 1e-2) * (vb + 1e-2))
+        cost = 1 - (c + 1e-2) ** 2 / ((va + 1e-2) * (vb + 1e-2))
         assert float(found[center]) == pytest.approx(weight * cost * stride ** len(shape))
+
+
+def test_local_correlation_is_the_angle_between_windows_with_one_more_component(rng):
+    """Less its mean, and with the root of eps beside it: the cosine of two vectors, so never above 1."""
+    a, b = rng.random((5, 5)), rng.random((5, 5))
+    found = LocalCorrelation(radius=2, eps=0.04, reduction="none")(*tensors(a, b))[0, 0, 2, 2]
+    one, other = (np.append((x - x.mean()).ravel() / 5, 0.2) for x in (a, b))
+    cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+    assert float(found) == pytest.approx(1 - cosine**2)
+
+
+def test_contrast_is_not_rewarded_where_windows_are_nearly_flat(rng):
+    (image,) = tensors(0.5 + 1e-3 * rng.random((12, 12)))
+    similarity = LocalCorrelation(eps=1e-3)
+    for factor in (0.5, 2.0, 100.0):
+        changed = image.mean() + factor * (image - image.mean())
+        assert similarity(changed, image) > similarity(image, image)
+    assert float(similarity(image, image)) == pytest.approx(0, abs=1e-12)
 
 
 def test_local_correlation_is_that_of_monai_away_from_the_border(rng):
