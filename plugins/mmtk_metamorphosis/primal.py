@@ -15,6 +15,9 @@ The second follows from the published energy (thesis eq. 5.3 with 5.11): in the 
 :math:`z_t \circ \phi_t = z_0 / D_t`, at the price :math:`\lambda R^2 / (\mu^2 m_0 \int ds / D_s)`. So the minimizer over
 a path of velocities is the coupled model's, seen from its well-conditioned side; a single stationary velocity
 restricts the path. E is taken by the trapezoidal rule from both ends of the path, (1 + D_1) / 2.
+
+Where the lesion is, the split form compares J with what an image without texture would show there, and not with the
+lesion: its intensities do not drive the shape. The coupled form compares J with the lesion, as published.
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ class _LevelEnergy:
     def __init__(self, pair: Pair, level: Level, flow: WhiteFlow, settings: Settings) -> None:
         self.flow, self.settings, self.level = flow, settings, level
         self.sampler = LevelSampler(level, flow.lattice, pair.fixed)
+        self.coupled = settings.coupled and settings.mu > 0
         channels = [self._moving(pair)]
         self.compared = channels[0].shape[1]  # a similarity may make several channels of one
         self.has_mask, self.has_edge = pair.mask is not None, pair.inside is not None
@@ -62,7 +66,6 @@ class _LevelEnergy:
         fixed, weight = self._prepared(pair.fixed, pair.fixed_weight, masked=pair.fixed_mask is not None)
         self.fixed, self.weight = level.thin(fixed).contiguous(), level.thin(weight).contiguous()
         self.floor = settings.floor
-        self.coupled = settings.coupled and settings.mu > 0
         mask = None if pair.mask is None else smooth_and_sample(pair.mask, level.coarse, level.sigma)
         self.lesion = lesion_price(settings, self.fixed, self.weight, level.grid, mask)
         self.mask = None
@@ -72,8 +75,14 @@ class _LevelEnergy:
             self.mask = sample(blurred, flow.lattice.points(blurred), padding="zeros")
 
     def _moving(self, pair: Pair) -> Tensor:
-        weighted = pair.mask is not None or pair.inside is not None
-        return self._prepared(pair.moving, pair.moving_weight, masked=weighted)[0]
+        masked = pair.mask is not None or pair.inside is not None
+        moving = self._prepared(pair.moving, pair.moving_weight, masked=masked)[0]
+        if pair.mask is None or not self.coupled:
+            return moving
+        # What the lesion shows is part of the coupled energy, though not of what its neighbors are compared by.
+        seen = torch.ones_like(pair.mask) if pair.inside is None else pair.inside
+        own = self._prepared(pair.moving, seen, masked=pair.inside is not None)[0]
+        return torch.lerp(moving, own, smooth_and_sample(pair.mask, self.level.finer, self.level.sigma))
 
     def _prepared(self, image: Tensor, seen: Tensor, *, masked: bool) -> tuple[Tensor, Tensor]:
         """Smooth, sample and prepare an image on the finer lattice; return it and its weight there."""

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from mmtk.fields import Gaussian, Grid, Smoother, folds, warp
+from mmtk.integrators import Lagrangian
 from mmtk.method import Pair, silent
 from mmtk.optimize import level_axes
 from mmtk.regularizers import Regularizer
 from mmtk.similarity import LocalCorrelation, LocalSquaredDifference, MutualInformation, SquaredDifference
+from mmtk_metamorphosis.momentum import register_momentum
 from mmtk_metamorphosis.primal import _LevelEnergy, register_white
 from mmtk_metamorphosis.settings import Settings
 from mmtk_metamorphosis.white import WhiteFlow
@@ -107,6 +109,27 @@ def test_appearance_is_exactly_zero_where_the_warped_mask_is(coupled):
     assert torch.equal(found.appearance[lesion == 0], torch.zeros_like(found.appearance[lesion == 0]))
     painted = warp(moving, found.displacement) + found.appearance
     assert float((painted - fixed)[lesion == 1].abs().mean()) < 0.05
+
+
+@pytest.mark.parametrize("mu", [0.15, 0.08])
+def test_coupled_by_velocities_and_by_shooting_are_one_minimum(mu):
+    """The residual in closed form, put back into the energy: what shooting from the momentum finds, it finds."""
+    shape, grid = (48, 48), Grid((48, 48), (1.0, 1.0))
+    down, right = torch.meshgrid(*[torch.arange(n, dtype=torch.float32) - 23.5 for n in shape], indexing="ij")
+    radius, angle = torch.hypot(down, right), torch.atan2(right, down)
+    moving = torch.sigmoid((12 - radius) / 2)
+    spot = torch.exp(-((down - 3) ** 2 + (right + 4) ** 2) / 16)
+    fixed = 0.7 * torch.sigmoid((13 + 2 * torch.cos(3 * angle) - torch.hypot(down - 1.5, right)) / 2) + 0.3 * spot
+    mask = torch.nn.functional.pad(torch.ones(42, 42), (3, 3, 3, 3))
+    pair = Pair(*(t[None, None] for t in (moving, fixed)), grid, mask=mask[None, None])
+    settings = Settings(
+        kernel=Gaussian(6.0), spacing=3.0, similarity=SquaredDifference(), lam=1e-2, mu=mu, coupled=True,
+        squarings=5, integrator=Lagrangian(), levels=(1.0,), iterations=(60,),
+    )  # fmt: skip
+    white, shot = register_white(pair, settings, silent), register_momentum(pair, settings, silent)
+    assert white.energies[-1] == pytest.approx(shot.energies[-1], rel=5e-3)
+    for found, other in ((white.displacement, shot.displacement), (white.appearance, shot.appearance)):
+        assert float((found - other).norm()) < 0.1 * float(other.norm())
 
 
 def test_a_shift_by_the_coarsest_stride_shifts_the_result():
