@@ -133,11 +133,14 @@ class ComponentConfig(_Description):
         target: ``"package.module:Class"``. Its constructor takes the fields, less ``kind``, as keywords.
         summary: One line for listings; the first line of the docstring unless given.
         capabilities: What the part can do.
+        limits: Limits of its contract (:mod:`mmtk.testing`) that it cannot keep, and what it keeps in their place, such
+            as ``{"memory": 120}``; said here, so that whoever reads or checks the part knows.
     """
 
     target: ClassVar[str]
     summary: ClassVar[str]
     capabilities: ClassVar[Capabilities] = Capabilities()
+    limits: ClassVar[Mapping[str, float]] = {}
 
     kind: str
 

@@ -50,6 +50,15 @@ class Contract:
             f"{type(self).__name__} needs a fixture `part` that returns the part to be tested"
         )
 
+    @pytest.fixture(autouse=True)
+    def _limits_of_its_own(self, part: Any) -> None:
+        """What the description says that the part keeps takes the place of what the contract asks."""
+        for name, value in (part.limits if isinstance(part, ComponentConfig) else {}).items():
+            if not isinstance(getattr(type(self), name, None), (int, float)):
+                known = [n for n in dir(type(self)) if isinstance(getattr(type(self), n), (int, float))]
+                raise AssertionError(f"limits: '{name}' is none of this contract's: {', '.join(known)}")
+            setattr(self, name, value)
+
     @pytest.fixture
     def built(self, part: Any) -> Any:
         """The part, built, on its device."""
