@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 FROM_ROOT = {"SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
 
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?(?=\))")
+_PIECE = re.compile(r"^<!-- generated: (?P<name>\w+) -->$", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -55,7 +56,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links to files of the root to their pages."""
+    """Turn links to files of the root to their pages, and put in what is made from the code."""
+    markdown = _PIECE.sub(lambda found: reference.PIECES[found["name"]](), markdown)
     folder = dirname(page.file.src_uri)
 
     def turned(link: re.Match[str]) -> str:

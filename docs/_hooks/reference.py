@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -34,7 +32,7 @@ from mmtk.plugins.writing import KINDS
 from mmtk.samples.catalogue import SAMPLES
 from mmtk.transforms.apply import KEYS as APPLY_KEYS
 
-__all__ = ["MODULES", "PAGES"]
+__all__ = ["MODULES", "PAGES", "PIECES"]
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(mmtk.__file__).parent
@@ -199,7 +197,7 @@ keywords. All keys are checked together before torch is loaded; `--dry-run` prin
 | on and off | `checkpoint=true`, `checkpoint=off` |
 | a file | `moving=scan.nii.gz`; `~` and `$HOME` within a path are expanded |
 | a part | `similarity=lncc`, by its name; `DISTRIBUTION:NAME` where two have it; `module:Class` to try one |
-| a setting of a part | `similarity=lncc similarity.radius=3`, or `similarity.radius=3` alone where the part is chosen already |
+| a setting of a part | `similarity=lncc similarity.radius=3`; the second alone where the part is chosen already |
 | several parts | `regularizers=bending,jacobian_barrier regularizers.bending.weight=0.1` |
 | a part at once | `similarity='{{"kind": "lncc", "radius": 3}}'` |
 
@@ -211,8 +209,8 @@ def parts() -> str:
     """Every part in the catalogue, as ``mmtk show`` has it, and more of its docstring."""
     page = [
         "# Parts",
-        "What mmtk brings. `mmtk plugins` lists what is installed on your machine, plugins included, and `mmtk show NAME` "
-        "prints what stands here.",
+        "What mmtk brings. `mmtk plugins` lists what is installed on your machine, plugins included, and "
+        "`mmtk show NAME` prints what stands here.",
     ]
     for family in FAMILIES:
         offers = catalogue().offers(family)
@@ -325,23 +323,25 @@ def _summary(model: type[BaseModel]) -> str:
 
 
 def formats() -> str:
-    """What is read and written."""
+    """Every format of transforms, as a table."""
+    held = {"affine": "one matrix", "field": "one field", "chain": "any chain"}
     rows = [
         (
             code(one.name),
             one.summary,
             ", ".join(code(end) for end in one.extensions) or "a prefix",
-            {"affine": "one matrix", "field": "one field", "chain": "any chain"}[one.holds],
-            " and ".join(one.images) or "",
+            held[one.holds],
+            " and ".join(one.images),
             "yes" if one.read else "no",
             "yes" if one.write else "no",
         )
         for one in FORMATS.values()
     ]
-    text = (ROOT / "docs" / "_hooks" / "formats.md").read_text(encoding="utf-8")
-    return text.replace(
-        "{{ formats }}", table(("`format=`", "what it is", "files", "holds", "needs", "read", "written"), rows)
-    )
+    return table(("`format=`", "what it is", "files", "holds", "needs", "read", "written"), rows)
+
+
+#: What stands for ``<!-- generated: NAME -->`` on a page that is otherwise written by hand.
+PIECES: dict[str, Callable[[], str]] = {"transforms": formats}
 
 
 # --- Python
@@ -394,7 +394,6 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/parts.md": parts,
     "reference/bundles.md": bundles,
     "reference/samples.md": samples,
-    "reference/formats.md": formats,
     "reference/api/index.md": api_index,
     **{f"reference/api/{module.rpartition('.')[2]}.md": partial(api, module) for module in MODULES},
 }
