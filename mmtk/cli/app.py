@@ -21,6 +21,7 @@ from mmtk.cli.report import report
 from mmtk.cli.run import run
 from mmtk.cli.sample import sample
 from mmtk.cli.show import show
+from mmtk.cli.train import train
 
 __all__ = ["OPTIONS", "app"]
 
@@ -56,6 +57,7 @@ _FREE = {"ignore_unknown_options": True}
 app.command(context_settings=_FREE)(run)
 app.command(context_settings=_FREE)(apply)
 app.command(context_settings=_FREE)(evaluate)
+app.command(context_settings=_FREE)(train)
 app.command()(report)
 app.add_typer(plugins, name="plugins")
 app.add_typer(bundles, name="bundles")

@@ -92,9 +92,11 @@ class Model(nn.Module, ABC):
 
     Attributes:
         grid: The grid that it works on.
+        one_template: It knows one fixed image, and registers onto no other.
     """
 
     grid: Grid
+    one_template: bool = False
 
     @abstractmethod
     def forward(self, batch: Batch, *, maps: bool = False) -> Prediction:

@@ -117,6 +117,14 @@ class SyntheticPairs(Dataset[dict[str, Tensor]]):
         spacing = sample["spacing"] * self.reduce
         return Grid(tuple(item["fixed"].shape[1:]), tuple(float(h) for h in spacing))
 
+    def affine(self) -> np.ndarray:
+        """Return ``(4, 4)``, from voxels of :meth:`grid` to RAS mm."""
+        full = np.array(self._arrays(0)["affine"], dtype=float)
+        dim = len(self._arrays(0)["spacing"])
+        full[:3, 3] += full[:3, :dim].sum(1) * (self.reduce - 1) / 2  # the middle of the first group of voxels
+        full[:3, :dim] *= self.reduce
+        return full
+
     def _arrays(self, index: int) -> dict[str, np.ndarray]:
         if self.folder is None:
             return _kept(self._made(index))
@@ -159,6 +167,7 @@ def _kept(sample: Sample) -> dict[str, np.ndarray]:
         "displacement": sample.displacement.astype(np.float16),
         "inverse": sample.inverse_displacement.astype(np.float16),
         "spacing": np.asarray(sample.spacing),
+        "affine": np.asarray(sample.affine),
     }
 
 

@@ -1,5 +1,8 @@
 """Training on MONAI's engines: what they lack for registration, and one function that puts it together.
 
+Several processes share an epoch where ``torchrun`` starts them (``WORLD_SIZE``, ``RANK``, ``LOCAL_RANK``): each sees its
+part of the pairs, gradients are averaged, and the first validates and writes.
+
 A run is a folder:
 
     model.pt          state of the network with the best validation so far
@@ -28,10 +31,11 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmtk.errors import ConfigError
 from mmtk.learned import Batch, Model, Prediction
 from mmtk.training.data import EpochSampler, prepare_batch
 
-__all__ = ["MeanEnergy", "Plan", "Progress", "train"]
+__all__ = ["MeanEnergy", "Plan", "Progress", "Ranks", "silent", "train"]
 
 #: Called as ``progress(epoch, iteration, iterations, energy)``.
 Progress = Callable[[int, int, int, float], None]
@@ -100,9 +104,46 @@ def train(
 
     Returns:
         What ``training.json`` holds.
+
+    Raises:
+        ConfigError: If the run to be resumed was another one.
+        FloatingPointError: If the energy becomes NaN or infinite.
     """
     state = _Run(model, plan, Path(out), torch.device(device), dict(facts or {}), progress)
     return state.go(training, validation, resume)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def from_environment(cls, device: torch.device) -> Ranks:
+        """Join the others, if ``torchrun`` started several."""
+        count = int(os.environ.get("WORLD_SIZE", 1))
+        if count == 1:
+            return cls()
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(torch.distributed.get_rank(), count)
+
+    def shared(self, model: Model, device: torch.device) -> nn.Module:
+        """Return the model as all processes train it."""
+        if self.count == 1:
+            return model
+        devices = [device] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+    def agreed(self, wish: bool, device: torch.device) -> bool:
+        """Return whether any process wishes it."""
+        if self.count == 1:
+            return wish
+        votes = torch.tensor(float(wish), device=device)
+        torch.distributed.all_reduce(votes)
+        return bool(votes > 0)
 
 
 class _Run:
@@ -113,6 +154,7 @@ class _Run:
     ) -> None:
         self.model, self.plan, self.out, self.device = model, plan, out, device
         self.facts, self.progress = facts, progress
+        self.ranks = Ranks.from_environment(device)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate)
         self.best, self.waited, self.epoch, self.spent, self.pairs = math.inf, 0, 0, 0.0, 0
         self.lines: list[dict[str, Any]] = []
@@ -134,7 +176,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "numbers": [self.best, self.waited, self.epoch, self.spent, self.pairs],
             "log": json.dumps(self.lines),
-            "plan": json.dumps(asdict(self.plan), sort_keys=True),
+            "asked": json.dumps(self._asked()),
         }
         self._write("last.pt", last)
         self._write("log.jsonl", "".join(json.dumps(line) + "\n" for line in self.lines))
@@ -144,10 +186,25 @@ class _Run:
         if not path.is_file():
             return
         last = torch.load(path, map_location=self.device, weights_only=True)
+        before, now = json.loads(last["asked"]), self._asked()
+        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if changed:
+            raise ConfigError(
+                f"--out {self.out}: holds a training run with another {', '.join(changed)}; ask for the same, or "
+                f"name another folder"
+            )
         self.model.load_state_dict(last["network"])
         self.optimizer.load_state_dict(last["optimizer"])
         self.best, self.waited, self.epoch, self.spent, self.pairs = last["numbers"]
         self.lines = json.loads(last["log"])
+
+    def _asked(self) -> dict[str, Any]:
+        """Return what a resumed run must not change; how long to train and on how many processes is free."""
+        free = ("epochs", "cpu_minutes", "patience", "workers")
+        config = self.facts.get("config", {})
+        asked = {**asdict(self.plan), **{key: config[key] for key in config}}
+        plain: dict[str, Any] = json.loads(json.dumps({k: v for k, v in asked.items() if k not in free}))
+        return plain
 
     # --- the run
 
@@ -157,7 +214,7 @@ class _Run:
         if resume:
             self._go_on()
         count = len(training)  # type: ignore[arg-type]
-        sampler = EpochSampler(count, self.plan.seed)
+        sampler = EpochSampler(count, self.plan.seed, self.ranks.rank, self.ranks.count)
         loader = DataLoader(
             training, self.plan.batch_size, sampler=sampler, num_workers=self.plan.workers, drop_last=True
         )
@@ -165,14 +222,15 @@ class _Run:
             device=self.device,
             max_epochs=self.plan.epochs,
             train_data_loader=loader,
-            network=self.model,
+            network=self.ranks.shared(self.model, self.device),
             optimizer=self.optimizer,
             loss_function=MeanEnergy(),
             prepare_batch=prepare_batch,
             decollate=False,
             optim_set_to_none=True,
         )
-        evaluator = None if validation is None else self._evaluator(validation)
+        first = self.ranks.rank == 0
+        evaluator = None if validation is None or not first else self._evaluator(validation)
         sums: dict[str, float] = {"energy": 0.0, "steps": 0}
         clock = [0.0]
 
@@ -196,7 +254,7 @@ class _Run:
         def end(engine: Engine) -> None:
             self.spent += time.process_time() - clock[0]
             self.epoch = engine.state.epoch
-            self.pairs += int(sums["steps"]) * self.plan.batch_size
+            self.pairs += int(sums["steps"]) * self.plan.batch_size * self.ranks.count
             line = {
                 "epoch": self.epoch,
                 "energy": sums["energy"] / max(sums["steps"], 1),
@@ -206,11 +264,11 @@ class _Run:
             if evaluator is not None and self.epoch % self.plan.validate_every == 0:
                 line["validation"] = self._validate(evaluator)
             self.lines.append(line)
-            if self.plan.cpu_minutes is not None and self.spent >= 60 * self.plan.cpu_minutes:
+            over = self.plan.cpu_minutes is not None and self.spent >= 60 * self.plan.cpu_minutes
+            if self.ranks.agreed(over or 0 < self.plan.patience <= self.waited, self.device):
                 engine.terminate()
-            if 0 < self.plan.patience <= self.waited:
-                engine.terminate()
-            self._keep()
+            if first:
+                self._keep()
 
         trainer.add_event_handler(Events.EPOCH_STARTED, begin)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, step)
@@ -231,7 +289,7 @@ class _Run:
         done = self.plan.cpu_minutes is not None and self.spent >= 60 * self.plan.cpu_minutes
         if self.epoch < self.plan.epochs and not done:
             trainer.run()
-        if validation is None:
+        if validation is None and first:
             self._write("model.pt", self.model.state_dict())
         record = {
             "plan": asdict(self.plan),
@@ -242,9 +300,11 @@ class _Run:
             "best_validation": None if validation is None else self.best,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "device": str(self.device),
+            "processes": self.ranks.count,
             "torch": torch.__version__,
         }
-        self._write("training.json", record)
+        if first:
+            self._write("training.json", record)
         return record
 
     def _evaluator(self, validation: Dataset[Any]) -> SupervisedEvaluator:

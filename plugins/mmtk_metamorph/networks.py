@@ -152,6 +152,8 @@ class MetaMorphR(MetaMorph):
         Maillard et al., ISBI 2022, eq. 5-7; Maillard's thesis (2023), section 5.2.2.
     """
 
+    one_template = True
+
     def __init__(
         self,
         grid: Grid,

@@ -1,0 +1,71 @@
+"""``mmtk train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmtk.cli.completion import complete_setting
+from mmtk.cli.refusal import INTERRUPTED, refusals
+
+__all__ = ["train"]
+
+
+def train(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE...",
+            help="bundle= or method=, data=, epochs=, and any setting of the method.",
+            autocompletion=complete_setting,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the weights and the log.")] = Path("training"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, orders and synthetic pairs.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last epoch of a stopped run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, show what would run, and stop.")] = False,
+) -> None:
+    """Train a learned method and leave weights that `mmtk run ... weights=OUT/model.safetensors` takes.
+
+    For instance: mmtk train method=metamorph_r data=c_shapes count=500 reduce=2 epochs=10 --out letters
+
+    Several GPUs or processes: torchrun --nproc_per_node=2 -m mmtk train ...
+    """
+    from mmtk.plugins import installed
+
+    with refusals():
+        from mmtk.bundle.training_plan import make_training_plan
+
+        config = make_training_plan(settings or [], out=out, resume=resume, device=device, catalogue=installed())
+        if dry_run:
+            import yaml
+
+            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+            typer.echo(text.rstrip())
+            return
+        _carry_out(config, out, device, seed, resume)
+
+
+def _carry_out(config: object, out: Path, device: str, seed: int, resume: bool) -> None:
+    from mmtk.cli.progress import training_bar
+    from mmtk.registration import pick_device
+    from mmtk.training.config import TrainConfig
+    from mmtk.training.run import run
+
+    assert isinstance(config, TrainConfig)
+    try:
+        with training_bar(config.epochs) as progress:
+            record = run(config, out, device=pick_device(device), seed=seed, resume=resume, progress=progress)
+    except FloatingPointError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same with --resume goes on after the last finished epoch", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(
+        f"{record['epochs']} epochs, {record['pairs']} pairs, {record['cpu_minutes']} minutes of the processor; "
+        f"best validation energy {record['best_validation']:.5g} per mm\nThe weights: {out / 'model.safetensors'}"
+    )

@@ -1,0 +1,65 @@
+"""How a training run is described. Reading this file loads neither torch nor monai."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from mmtk.config import LearnedConfig, Recipe
+
+__all__ = ["TrainConfig"]
+
+
+class TrainConfig(Recipe):
+    """A training run, described completely: the method, the pairs, and how long.
+
+    ``init``, ``normalize`` and ``spacing`` say how images from files are prepared; synthetic pairs need none of it.
+    """
+
+    data: str = Field(
+        default="c_shapes",
+        description="c_shapes or tumor_brain: synthetic pairs, drawn as they are needed; a folder of pairs; or a .csv "
+        "with the columns moving, fixed, mask",
+    )
+    options: dict[str, Any] = Field(default={}, description='of the synthetic pairs, such as {"size": 100}')
+    template: Path | None = Field(
+        default=None, description="the fixed image of all pairs, where `data` names moving images alone"
+    )
+    count: int = Field(default=2000, ge=1, description="synthetic pairs to train on")
+    held_out: int = Field(
+        default=50, ge=1, description="pairs to choose the best epoch by: of files, the last of the list"
+    )
+    reduce: int = Field(default=1, ge=1, description="average so many voxels along each axis into one")
+    cache: Path | None = Field(default=None, description="folder that keeps pairs once they are made or prepared")
+    epochs: int = Field(default=20, ge=1, description="times that every pair is seen, at most")
+    batch_size: int = Field(default=4, ge=1, description="pairs for one step, on each process")
+    rate: float = Field(default=1e-3, gt=0, description="learning rate of Adam")
+    workers: int = Field(default=0, ge=0, description="processes that make the pairs; 0: none but this one")
+    validate_every: int = Field(default=1, ge=1, description="epochs between validations")
+    patience: int = Field(
+        default=0, ge=0, description="validations without a better one before it stops; 0: never"
+    )
+    cpu_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="processor's time after which it stops, at the end of an epoch; none: no bound",
+    )
+    clip: float = Field(default=0.0, ge=0, description="largest norm of the gradient of a step; 0: any")
+
+    @model_validator(mode="after")
+    def _is_learned(self) -> Self:
+        if not isinstance(self.method, LearnedConfig):
+            raise ValueError(
+                f"method={self.method.kind}: has nothing to learn; `mmtk plugins` marks those that have"
+            )
+        return self
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether pairs are drawn, not read."""
+        from mmtk.samples import SAMPLES
+
+        return self.data in SAMPLES
