@@ -1,0 +1,1 @@
+"""Parts for mmtk: MIND-SSC, a Runge-Kutta scheme, a price of changed volume, and ConvexAdam."""
