@@ -11,6 +11,7 @@ from pathlib import Path
 from posixpath import dirname, normpath, relpath
 from typing import Any
 
+import mathfont
 import mathml
 import reference
 from mkdocs.config.defaults import MkDocsConfig
@@ -72,6 +73,12 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Set the formulas."""
     return mathml.set_formulas(html, page.file.src_uri)
+
+
+def on_post_build(*, config: MkDocsConfig) -> None:
+    """Write the font of the formulas, of the signs that they hold."""
+    site = Path(config.site_dir)
+    mathfont.write_font(site, site / "assets" / "math.woff")
 
 
 def _from_root(text: str) -> str:

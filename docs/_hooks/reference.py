@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -27,7 +29,7 @@ from mmtk.evaluation.request import KEYS as EVALUATE_KEYS
 from mmtk.io.formats.catalogue import FORMATS
 from mmtk.plugins.catalogue import FAMILIES, GROUP, Catalogue, load
 from mmtk.plugins.docstrings import docstring
-from mmtk.plugins.words import accepted
+from mmtk.plugins.words import accepted, unit
 from mmtk.plugins.writing import KINDS
 from mmtk.samples.catalogue import SAMPLES
 from mmtk.transforms.apply import KEYS as APPLY_KEYS
@@ -64,32 +66,36 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def code(text: str) -> str:
-    """Text as code, or nothing."""
+    """Text as code, or nothing. A bar would end the cell of a table, even within backquotes."""
+    if "|" in text:
+        return f"<code>{escape(text).replace('|', '&#124;')}</code>"
     return f"`{text}`" if text else ""
 
 
 def settings(
     model: type[BaseModel], values: dict[str, Any] | None = None, skip: tuple[str, ...] = ("kind",)
 ) -> str:
-    """The fields of a description: name, default, what is accepted, meaning."""
+    """The fields of a description: name, default, what is accepted, unit, meaning."""
     values = values or {}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, field in model.model_fields.items():
         if name in skip:
             continue
         given = name in values or not field.is_required()
         value = values.get(name, field.get_default(call_default_factory=True)) if given else None
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        kind = accepted(field) + (f" {extra['unit']}" if extra.get("unit") else "")
-        rows.append(
-            (
-                code(field.alias or name),
-                code(_text(value)) if given else "required",
-                code(kind),
-                field.description or "",
-            )
+        default = code(_text(value)) if given else "required"
+        kind = (
+            f"[{accepted(field)}](parts.md#{accepted(field)})"
+            if accepted(field) in FAMILIES
+            else code(accepted(field))
         )
-    return table(("setting", "default", "accepts", "meaning"), rows) if rows else "It has no settings."
+        rows.append((code(field.alias or name), default, kind, unit(field), field.description or ""))
+    if not rows:
+        return "It has no settings."
+    head: tuple[str, ...] = ("setting", "default", "accepts", "unit", "meaning")
+    if not any(row[3] for row in rows):
+        head, rows = (*head[:3], head[4]), [(*row[:3], row[4]) for row in rows]
+    return table(head, rows)
 
 
 # --- commands
@@ -143,7 +149,7 @@ def _help(command: Any) -> str:
         words = " ".join(paragraph.split())
         start, found, example = words.partition("For instance: ")
         if found and ", or" not in example:
-            lines += [start.strip(), f"```console\n$ {example}\n```"]
+            lines += [start.strip(), f"```sh\n{example}\n```"]
         else:
             lines.append(words)
     return "\n\n".join(line for line in lines if line)
@@ -159,7 +165,8 @@ def _parameters(command: Any) -> Iterator[tuple[str, str, str]]:
             if not parameter.is_flag:
                 name += f" {code(_kind(parameter))}"
         default = parameter.default
-        shown = "" if default in (None, False, (), []) or argument or callable(default) else code(str(default))
+        plain = default is None or default is False or default in ((), []) or argument or callable(default)
+        shown = "" if plain else code(str(default))
         yield name, "required" if parameter.required else shown, getattr(parameter, "help", None) or ""
 
 
@@ -234,7 +241,7 @@ def _part(offer: Any) -> Iterator[str]:
     yield settings(config)
     example = Template(KINDS[offer.family]).substitute(part=offer.name)
     if example.startswith("mmtk run"):
-        yield f"```console\n$ {example}\n```"
+        yield f"```sh\n{example}\n```"
     yield f"For {_capable(config.capabilities)}. Class `{config.target}`."
     about = docstrings.as_markdown(docstring(config.target)).strip()
     if about:
@@ -284,13 +291,14 @@ def bundles() -> str:
             for key, value in (*dict(recipe).items(), *dict(method).items())
             if key not in ("method", "kind") and _differs(type(method), key, value)
         }
-        rows = [(code(key), code(_text(value))) for key, value in changed.items()]
+        alias = {key: field.alias for key, field in type(method).model_fields.items() if field.alias}
+        rows = [(code(alias.get(key, key)), code(_text(value))) for key, value in changed.items()]
         page.append(f"Method [`{method.name()}`](parts.md#method-{method.name()}), version {metadata['version']}.")
         page.append(table(("setting", "value"), rows) if rows else "All settings are the method's defaults.")
-        page.append(f"```console\n$ mmtk run bundle={name} moving=MOVING fixed=FIXED\n```")
+        page.append(f"```sh\nmmtk run bundle={name} moving=MOVING fixed=FIXED\n```")
         page.append(f"Without images it runs on the sample `{sample}`." if sample else "")
         readme = (folder / "docs" / "README.md").read_text(encoding="utf-8")
-        body = "\n".join(line for line in readme.splitlines() if not line.startswith("# ")).strip()
+        body = re.sub(r"^## (.*)$", r"**\1**", readme.partition("\n")[2].strip(), flags=re.MULTILINE)
         indented = "\n".join(f"    {line}" if line else "" for line in body.splitlines())
         page.append(f'??? note "Its card"\n\n{indented}')
     return "\n\n".join(part for part in page if part) + "\n"
