@@ -25,7 +25,7 @@ from mmtk.bundle.recipe import inference_config, read_metadata, read_recipe
 from mmtk.bundle.scan import TARGETS, files_of, scan
 from mmtk.bundle.search import Found
 from mmtk.bundle.trust import is_trusted
-from mmtk.config import Recipe
+from mmtk.config import ComponentConfig, LearnedConfig, Recipe
 from mmtk.errors import MmtkError
 from mmtk.plugins import Catalogue
 from mmtk.settings import resolve
@@ -273,7 +273,8 @@ def _weights(folder: Path) -> Iterator[str]:
     from mmtk.bundle.workflow import RegistrationNetwork
 
     network = read_config(inference_config(folder)).get("network_def", {})
-    expected = RegistrationNetwork(network.get("method", {})).state_dict() if isinstance(network, dict) else {}
+    held = RegistrationNetwork(network.get("method", {})) if isinstance(network, dict) else None
+    learned = {} if held is None else _learned(folder, held.config)
     for path, name in files_of(folder):
         if not name.startswith("models/"):
             continue
@@ -291,8 +292,24 @@ def _weights(folder: Path) -> Iterator[str]:
             yield f"{name}: expected names and tensors, as state_dict() gives them"
             continue
         shapes = {key: tuple(value.shape) for key, value in state.items()}
-        if shapes != {key: tuple(value.shape) for key, value in expected.items()}:
+        expected = (
+            {f"network.{key}": shape for key, shape in learned.items()} if "safe" in path.suffix else learned
+        )
+        shapes.pop("template", None)
+        if shapes != expected:
             yield f"{name}: names or shapes are not those of the network"
+
+
+def _learned(folder: Path, config: ComponentConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of the network that a learned method runs with the bundle's own weights; none where none is learned."""
+    from mmtk.learned import LearnedMethod, Weights
+
+    own = folder / "models" / "model.safetensors"
+    if not isinstance(config, LearnedConfig) or not own.is_file():
+        return {}
+    method: LearnedMethod = config.model_copy(update={"weights": str(own), "engine": "network"}).build()
+    network = method.make(Weights.load(own).grid, dict(method.settings))
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def _run(folder: Path, catalogue: Catalogue) -> Iterator[str]:

@@ -34,6 +34,9 @@ SAMPLE_FILES = {
     "fixed_labels": "labels_fixed.nii.gz",
 }
 
+#: Samples that come with label maps.
+LABELED = ("tumor_brain",)
+
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -77,7 +80,8 @@ class Plan:
         return RunConfig(**self._sample_files(), **dict(self.recipe))
 
     def _sample_files(self) -> dict[str, Path]:
-        return {key: self.sample_folder / name for key, name in SAMPLE_FILES.items()}
+        names = {k: n for k, n in SAMPLE_FILES.items() if "labels" not in k or self.sample in LABELED}
+        return {key: self.sample_folder / name for key, name in names.items()}
 
     def data(self) -> dict[str, Any]:
         """The resolved description as plain data, files first."""

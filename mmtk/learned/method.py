@@ -203,7 +203,7 @@ class LearnedMethod(Method):
             return descent.energies, descent.evaluations, descent.outcome, prediction
         with torch.no_grad():
             prediction = model(batch, maps=True)
-        return [float(prediction.energy.sum())], 1, Outcome.CONVERGED, prediction
+        return [float(prediction.energy.sum())], 1, Outcome.PREDICTED, prediction
 
     def _optimize(
         self, model: Model, batch: Batch, progress: Progress

@@ -49,7 +49,7 @@ class Weights:
 
     def save(self, path: Path) -> None:
         """Write the file."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         header = {
             "form": _FORM,
@@ -64,7 +64,7 @@ class Weights:
         if self.template is not None:
             tensors["template"] = self.template.detach().cpu().contiguous()
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, path, metadata={_KEY: json.dumps(header)})
+        path.write_bytes(save(tensors, metadata={_KEY: json.dumps(header)}))
 
     @classmethod
     def load(cls, path: Path) -> Weights:
