@@ -376,7 +376,7 @@ def run(
             progress=progress,
             milestones=milestones,
         )
-        result = _scored(result, config.fixed.parent)
+        result = _scored(result, config)
         if milestones.finished:
             result = replace(result, notes=(*result.notes, f"resumed after level {milestones.finished}."))
         _write(result, place, seed, command)
@@ -401,15 +401,22 @@ def _key(config: RunConfig, device: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _scored(result: Result, folder: Path) -> Result:
-    """Add the true error where the images are a sample of ours, whose folder knows the truth."""
+def _scored(result: Result, config: RunConfig) -> Result:
+    """Add the true error where the images are those of one sample of ours, whose folder knows the truth."""
     from mmtk.samples import Truth, error_against_truth
 
+    folder = config.fixed.parent
+    if not all(_same_file(getattr(config, name), folder / f"{name}.nii.gz") for name in ("moving", "fixed")):
+        return result
     truth = Truth.read(folder)
     if truth is None or truth.displacement.shape != result.displacement.shape:
         return result
     errors = error_against_truth(truth, result.displacement, affine=result.prepared.alignment.matrix)
     return replace(result, metrics={**result.metrics, "truth": {f"{name}_mm": e for name, e in errors.items()}})
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return other.is_file() and one.samefile(other)
 
 
 def check_folder(out: Path, overwrite: bool) -> None:

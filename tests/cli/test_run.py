@@ -100,6 +100,22 @@ def test_an_input_that_only_its_voxels_show_to_be_wrong_leaves_nothing(images, t
     assert not (tmp_path / "out").exists()
 
 
+def test_the_truth_of_a_sample_is_not_told_of_another_pair(tmp_path):
+    """A scan of one sample onto an image of another: the fixed one's folder holds a truth, but not theirs."""
+    from mmtk.samples import make
+
+    one, other = (
+        make("tumor_brain", tmp_path / str(seed), {"dim": 2, "spacing": 4, "seed": seed}) for seed in (0, 1)
+    )
+    pairs = {"own": (one / "moving", one / "fixed"), "mixed": (other / "moving", one / "fixed")}
+    pairs["turned"] = pairs["own"][::-1]
+    for name, (moving, fixed) in pairs.items():
+        words = [f"moving={moving}.nii.gz", f"fixed={fixed}.nii.gz"]
+        assert run(*words, "--out", tmp_path / name) == 0
+    told = {name for name in pairs if "truth" in json.loads((tmp_path / name / "metrics.json").read_text())}
+    assert told == {"own"}
+
+
 @pytest.mark.slow
 def test_without_images_a_bundle_runs_on_the_sample_and_reports_the_true_error(tmp_path, capsys):
     out = tmp_path / "out"
