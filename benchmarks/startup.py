@@ -26,6 +26,7 @@ COMMANDS = {
     "python -c pass": [_PYTHON, "-c", "pass"],
     "mmtk --help": [str(_BIN / "mmtk"), "--help"],
     "mmtk plugins": [str(_BIN / "mmtk"), "plugins"],
+    "mmtk bundles list": [str(_BIN / "mmtk"), "bundles", "list"],
     "mmtk run bundle=metamorph_brats mvoing=a.nii (refused)": [
         str(_BIN / "mmtk"), "run", "bundle=metamorph_brats", "mvoing=a.nii",
     ],

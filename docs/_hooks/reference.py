@@ -23,13 +23,13 @@ from pydantic import BaseModel
 import mmtk
 from mmtk.bundle.recipe import read_metadata, read_recipe
 from mmtk.cli.app import app
-from mmtk.cli.show import _capable, _text
+from mmtk.cli.show import _capable
 from mmtk.config import Recipe, RunConfig
 from mmtk.evaluation.request import KEYS as EVALUATE_KEYS
 from mmtk.io.formats.catalogue import FORMATS
 from mmtk.plugins.catalogue import FAMILIES, GROUP, Catalogue, load
 from mmtk.plugins.docstrings import docstring
-from mmtk.plugins.words import accepted, unit
+from mmtk.plugins.words import accepted, as_typed, unit
 from mmtk.plugins.writing import KINDS
 from mmtk.samples.catalogue import SAMPLES
 from mmtk.transforms.apply import KEYS as APPLY_KEYS
@@ -83,7 +83,7 @@ def settings(
             continue
         given = name in values or not field.is_required()
         value = values.get(name, field.get_default(call_default_factory=True)) if given else None
-        default = code(_text(value)) if given else "required"
+        default = code(as_typed(value)) if given else "required"
         kind = (
             f"[{accepted(field)}](parts.md#{accepted(field)})"
             if accepted(field) in FAMILIES
@@ -292,7 +292,7 @@ def bundles() -> str:
             if key not in ("method", "kind") and _differs(type(method), key, value)
         }
         alias = {key: field.alias for key, field in type(method).model_fields.items() if field.alias}
-        rows = [(code(alias.get(key, key)), code(_text(value))) for key, value in changed.items()]
+        rows = [(code(alias.get(key, key)), code(as_typed(value))) for key, value in changed.items()]
         page.append(f"Method [`{method.name()}`](parts.md#method-{method.name()}), version {metadata['version']}.")
         page.append(table(("setting", "value"), rows) if rows else "All settings are the method's defaults.")
         page.append(f"```sh\nmmtk run bundle={name} moving=MOVING fixed=FIXED\n```")

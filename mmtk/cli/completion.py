@@ -1,7 +1,11 @@
 """What a shell offers when Tab is pressed: keys, then values, then files.
 
 A shell may split ``bundle=met`` at the ``=`` (bash does) or leave it whole (zsh and fish do). What is offered is
-always the rest of what the shell regards as one word.
+always the rest of what the shell regards as one word. Files behind a ``=`` are bash's own business; to the others
+the word is no file, so they are offered here.
+
+Behind a word that is the only one offered a shell sets a space, which would part ``bundle=`` from its value. So a key
+never comes alone: its values come with it, or its default.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import typer
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
     from mmtk.plugins import Catalogue
 
@@ -76,7 +81,15 @@ def complete_setting(context: typer.Context, incomplete: str) -> list[Any]:
     key, equals, value = word.partition("=")
     typed = dict(w.split("=", 1) for w in words if "=" in w)
     if not equals:
-        return [(f"{name}=", what) for name, what in _keys(typed).items() if name.startswith(key)]
+        found = {name: what for name, what in _keys(typed).items() if name.startswith(key)}
+        keys: list[Any] = [(f"{name}=", what) for name, what in found.items()]
+        if len(found) == 1:
+            (name,) = found
+            keys += [f"{name}={value}" for value in _values(typed, name) or [_example(typed, name)]]
+        return keys
+    if "=" in incomplete and _takes_a_file(typed, key):
+        lists = [choice for choice in _values(typed, key) if choice.startswith(value)]
+        return [f"{key}={choice}" for choice in [*lists, *_files(value)]]
     lead, _, last = value.rpartition(",")
     lead = f"{lead}," if lead else ""
     before = f"{key}=" if "=" in incomplete else ""
@@ -112,14 +125,28 @@ def _keys(typed: dict[str, str]) -> dict[str, str]:
 
 def _values(typed: dict[str, str], key: str) -> list[str]:
     """What may stand behind ``key=``; nothing where the shell should offer files."""
-    from mmtk.config import INITS, RunConfig
+    from mmtk.config import INITS
     from mmtk.plugins import installed
 
-    catalogue = installed()
     if key == "bundle":
         return complete_bundle("")
     if key == "init":
         return list(INITS)
+    field = _field(typed, key)
+    if field is None:
+        return []
+    family = _family_of(field)
+    if family is not None:
+        return sorted({offer.name for offer in installed().offers(family)})
+    return _choices(field.annotation)
+
+
+def _field(typed: dict[str, str], key: str) -> FieldInfo | None:
+    """The setting that a key names: of the run, of the method, or of one of its parts."""
+    from mmtk.config import RunConfig
+    from mmtk.plugins import installed
+
+    catalogue = installed()
     model: type[BaseModel] | None = RunConfig
     first, _, rest = key.partition(".")
     if first not in RunConfig.model_fields:
@@ -127,14 +154,44 @@ def _values(typed: dict[str, str], key: str) -> list[str]:
     if rest and model is not None:
         model, first = _part(typed, model, first, catalogue), rest
     if model is None:
+        return None
+    return next((f for name, f in model.model_fields.items() if first in (name, f.alias)), None)
+
+
+def _example(typed: dict[str, str], key: str) -> str:
+    """A value that the key takes: its default, or what it wants."""
+    from mmtk.plugins.words import as_typed
+
+    field = _field(typed, key)
+    if field is None or field.is_required() or _takes_a_file(typed, key):
+        return "FILE"
+    return as_typed(field.get_default(call_default_factory=True))
+
+
+def _takes_a_file(typed: dict[str, str], key: str) -> bool:
+    """Whether a key names a file."""
+    from pathlib import Path
+
+    def has_path(annotation: Any) -> bool:
+        return annotation is Path or any(has_path(argument) for argument in get_args(annotation))
+
+    field = _field(typed, key)
+    return field is not None and has_path(field.annotation)
+
+
+def _files(start: str) -> list[str]:
+    """Files and folders whose path begins as typed; a folder that stands alone is followed by what is in it."""
+    from pathlib import Path
+
+    folder, _, name = start.rpartition("/")
+    place = Path(f"{folder}/" if "/" in start else ".").expanduser()
+    lead = f"{folder}/" if "/" in start else ""
+    try:
+        entries = sorted(e for e in place.iterdir() if e.name.startswith(name) and (name or e.name[0] != "."))
+    except OSError:
         return []
-    field = next((f for name, f in model.model_fields.items() if first in (name, f.alias)), None)
-    if field is None:
-        return []
-    family = _family_of(field)
-    if family is not None:
-        return sorted({offer.name for offer in catalogue.offers(family)})
-    return _choices(field.annotation)
+    found = [f"{lead}{entry.name}{'/' * entry.is_dir()}" for entry in entries]
+    return [*found, *_files(found[0])] if len(found) == 1 and found[0].endswith("/") else found
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -83,14 +83,16 @@ def _bundle_page(name: str, catalogue: Catalogue) -> str:
 
 
 def _settings(model: type[BaseModel], values: dict[str, Any], skip: tuple[str, ...] = ()) -> str:
-    from mmtk.plugins.words import accepted, unit
+    from mmtk.plugins.words import accepted, as_typed, unit
 
     rows: list[tuple[str, ...]] = []
     for name, field in model.model_fields.items():
         if name != "kind" and name not in skip:
             given = not field.is_required() or name in values
             value = values.get(name, field.get_default(call_default_factory=True)) if given else ""
-            rows.append((field.alias or name, _text(value), accepted(field), unit(field), field.description or ""))
+            rows.append(
+                (field.alias or name, as_typed(value), accepted(field), unit(field), field.description or "")
+            )
     if not rows:
         return "  no settings"
     if not any(row[3] for row in rows):  # no column where nothing has a unit
@@ -100,16 +102,3 @@ def _settings(model: type[BaseModel], values: dict[str, Any], skip: tuple[str, .
         "  " + "  ".join(f"{word:{width}}" for word, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
-
-
-def _text(value: Any) -> str:
-    """A value as a user would type it."""
-    if isinstance(value, tuple):
-        return ",".join(_text(item) for item in value) or "[]"
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(getattr(value, "kind", value))

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from mmtk.config import ComponentConfig, Part
 
-__all__ = ["accepted", "unit"]
+__all__ = ["accepted", "as_typed", "unit"]
 
 _PLAIN = {int: "integer", float: "number", bool: "true|false", str: "text", Path: "file"}
 _RANGES = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -26,6 +26,19 @@ def unit(field: FieldInfo) -> str:
     """Return the unit that a field states, ``Field(..., json_schema_extra={"unit": "mm"})``; empty if it states none."""
     stated = field.json_schema_extra
     return str(stated.get("unit", "")) if isinstance(stated, dict) else ""
+
+
+def as_typed(value: Any) -> str:
+    """A value as a user would type it."""
+    if isinstance(value, tuple):
+        return ",".join(as_typed(item) for item in value) or "[]"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(getattr(value, "kind", value))
 
 
 def _words(annotation: Any, metadata: Sequence[Any]) -> str:

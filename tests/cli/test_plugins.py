@@ -2,19 +2,23 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmtk.cli import main
-from mmtk.plugins import Catalogue, PluginRecord
+from mmtk.plugins import Catalogue, PluginRecord, installed
 from mmtk.plugins.writing import KINDS
 
 NAMES = {kind: f"stranger-{kind}" for kind in KINDS}
+BUNDLES = sorted(installed().bundles)
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ def test_broken_plugins_alone_are_listed_and_are_an_error(command, monkeypatch):
 
 def test_a_part_is_shown_with_types_ranges_origin_and_an_example(command):
     shown = command("show", "lncc").out.splitlines()
-    eps = "  eps     0.001  number > 0    intensity^2  added to variances and covariance; contrast far below its root is ignored"
-    assert shown[3] == eps
+    eps = "  eps     0.001  number > 0    intensity^2  added to variances and covariance; contrast far below its root"
+    assert shown[3] == f"{eps} is ignored"
     assert "try   mmtk run bundle=metamorph_brats similarity=lncc" in shown
     assert any(line.endswith("mmtk.similarity:LocalCorrelation") for line in shown)
     method = command("show", "metamorphosis").out
@@ -77,12 +81,15 @@ def test_units_have_a_column_where_a_setting_has_one(command):
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("run bun", ["bundle="]),
-        ("run bundle = met", ["metamorph_brats", "metamorphosis"]),
-        ("run bundle =", ["lddmm", "metamorph_brats", "metamorphosis"]),
-        ("run bundle=met", ["bundle=metamorph_brats", "bundle=metamorphosis"]),
+        ("run bun", ["bundle=", *(f"bundle={name}" for name in BUNDLES)]),
+        ("run bundle = met", [name for name in BUNDLES if name.startswith("met")]),
+        ("run bundle =", BUNDLES),
+        ("run bundle=met", [f"bundle={name}" for name in BUNDLES if name.startswith("met")]),
+        ("run bundle = lddmm ste", ["steps=", "steps=15"]),
+        ("run bundle = lddmm lam", ["lambda=", "lambda=none"]),
+        ("run movi", ["moving=", "moving=FILE"]),
         ("run bundle = lddmm simil", ["similarity=", "similarity.radius=", "similarity.eps="]),
-        ("run bundle = lddmm similarity = vir similarity.", ["similarity.eps="]),
+        ("run bundle = lddmm similarity = vir similarity.", ["similarity.eps=", "similarity.eps=0.001"]),
         ("run bundle = lddmm optimizer =", ["lbfgs", "adam"]),
         ("run bundle = lddmm regularizers = bending,d", ["bending,diffusion"]),
         ("run moving =", []),
@@ -90,28 +97,62 @@ def test_units_have_a_column_where_a_setting_has_one(command):
         ("plugins new x --kind s", ["similarity", "segmenter"]),
         ("plugins new x --kind bundle --from ldd", ["lddmm"]),
         ("show lncc", ["lncc"]),
-        ("bundles show metamorph_", ["metamorph_brats"]),
+        ("bundles show metamorph_b", ["metamorph_brats"]),
     ],
 )
 def test_keys_values_and_names_are_completed_without_torch(words, offered):
+    line = ["mmtk", *words.split(" ")]
+    told = {"_MMTK_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(line), "COMP_CWORD": str(len(line) - 1)}
+    assert completed(told).split() == offered
+
+
+def completed(told: dict[str, str], **options: Any) -> str:
+    """What a shell is answered that has said where the cursor stands."""
     program = (
         "import sys\n"
         "from mmtk.cli import main\n"
         "try:\n    main([])\nexcept SystemExit:\n    pass\n"
         "assert not {'torch', 'monai', 'numpy'} & set(sys.modules)\n"
     )
-    line = ["mmtk", *words.split(" ")]
-    environ = {
-        **os.environ,
-        "_MMTK_COMPLETE": "complete_bash",
-        "COMP_WORDS": " ".join(line),
-        "COMP_CWORD": str(len(line) - 1),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False
-    )
+    call = [sys.executable, "-c", program]
+    done = subprocess.run(call, env={**os.environ, **told}, capture_output=True, text=True, check=False, **options)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == offered
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "offered"),
+    [
+        ("moving=so", ["moving=some.nii.gz"]),
+        ("moving=", ["moving=data/", "moving=some.nii.gz"]),
+        ("mask=da", ["mask=data/", "mask=data/a.nii.gz", "mask=data/b.nii.gz"]),
+        ("mask=data/b", ["mask=data/b.nii.gz"]),
+        ("init=a", ["init=affine"]),
+        ("init=da", ["init=data/", "init=data/a.nii.gz", "init=data/b.nii.gz"]),
+        ("fixed=nowhere/", []),
+        ("optimizer=l", ["optimizer=lbfgs"]),
+    ],
+)
+def test_a_shell_that_leaves_words_whole_is_offered_files_behind_a_key(word, offered, tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("some.nii.gz", ".hidden", "data/a.nii.gz", "data/b.nii.gz"):
+        (tmp_path / name).touch()
+    told = {"_MMTK_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": f"mmtk run bundle=lddmm {word}"}
+    assert re.findall(r'"([^"]*=[^"]*)"', completed(told, cwd=tmp_path)) == offered
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_itself_completes_with_the_script_that_is_installed(tmp_path):
+    (tmp_path / "mmtk").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mmtk "$@"\n')
+    (tmp_path / "mmtk").chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    script = (
+        'eval "$(_MMTK_COMPLETE=source_bash mmtk)"\n'
+        "COMP_WORDS=(mmtk run bundle = lddmm optimizer = l) COMP_CWORD=7\n"
+        "_mmtk_completion mmtk && printf '%s\\n' \"${COMPREPLY[@]}\" && complete -p mmtk\n"
+    )
+    done = subprocess.run(["bash", "-c", script], env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["lbfgs", "complete -o default -F _mmtk_completion mmtk"], done.stderr
 
 
 # --- writing and checking
