@@ -99,6 +99,12 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted(written)]
 
 
+def script_of(page: Path) -> Path | None:
+    """The script that makes a page of the examples, and is run by the tests of the examples; None for other pages."""
+    script = ROOT / "examples" / f"{page.stem}.py"
+    return script if page.parent == ROOT / "docs" / "examples" and script.is_file() else None
+
+
 def blocks(text: str, page: str) -> list[Block]:
     """Return the fenced blocks of a page, in order.
 

@@ -33,8 +33,10 @@ def name(page: Path) -> str:
     return str(page.relative_to(snippets.ROOT))
 
 
-QUICK = [page for page, found in FOUND.items() if runnable(found, slow=False)]
-SLOW = [page for page, found in FOUND.items() if any(b.slow for b in runnable(found, slow=True))]
+WRITTEN = {page: found for page, found in FOUND.items() if snippets.script_of(page) is None}
+SCRIPTED = [page for page in FOUND if page not in WRITTEN]
+QUICK = [page for page, found in WRITTEN.items() if runnable(found, slow=False)]
+SLOW = [page for page, found in WRITTEN.items() if any(b.slow for b in runnable(found, slow=True))]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,19 @@ def test_the_code_of_the_page_runs_with_what_takes_long(page: Path, stage: snipp
     some = runnable(FOUND[page], slow=True)
     printed = stage.play(some, tmp_path / "page", timeout=1800)
     compare(FOUND[page], some, printed)
+
+
+@pytest.mark.parametrize("page", SCRIPTED, ids=name)
+def test_the_code_of_an_example_is_that_of_its_script(page: Path) -> None:
+    """The script is what is run; see examples/build.py."""
+    script = "\n".join(line.strip() for line in snippets.script_of(page).read_text(encoding="utf-8").splitlines())
+    for block in FOUND[page]:
+        assert block.language in ("python", "text"), (
+            f"{block.page}:{block.line}: only the script's code can be here"
+        )
+        if block.language == "python":
+            code = "\n".join(line.strip() for line in block.text.strip().splitlines())
+            assert code in script, f"{block.page}:{block.line}: {page.stem}.py does not say so"
 
 
 def compare(found: list[snippets.Block], some: list[snippets.Block], printed: list[str]) -> None:
@@ -104,7 +119,8 @@ def test_every_block_is_of_a_kind_that_is_looked_at(block: snippets.Block) -> No
         pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML").loads(block.text)
     elif block.language == "text":
         told = re.search(r"^(\$ |>>> )|\b(mmtk|python|pip|make) [a-z-]+ \S*[=-]", block.text, re.MULTILINE)
-        assert block.is_output or not told, f"{where}: a command in a block that is not run; make it ```sh"
+        shown = block.is_output or snippets.script_of(snippets.ROOT / block.page) is not None
+        assert shown or not told, f"{where}: a command in a block that is not run; make it ```sh"
     elif block.language == "python" and block.unrun:
         compile(block.text, where, "exec")
 
