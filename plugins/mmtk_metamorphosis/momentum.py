@@ -22,9 +22,9 @@ from torch import Tensor
 from mmtk.equations import Metamorphosis, NodeMaps
 from mmtk.fields import along_axes, folds, invert, warp
 from mmtk.integrators import Context, Integrator
-from mmtk.method import Milestone, Milestones, Pair, Progress, forgetful
+from mmtk.method import Milestone, Milestones, Pair, Progress, forgetful, silent
 from mmtk.optimize import Level, level_axes, minimize, smooth_and_sample
-from mmtk.regularizers import Deformation
+from mmtk.regularizers import Deformation, JacobianBarrier
 from mmtk.result import LevelReport, Registration
 from mmtk.shooting import Shot, shoot_energy
 from mmtk_metamorphosis.lesion import lesion_price
@@ -36,8 +36,19 @@ __all__ = ["register_momentum"]
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 
 
+#: Before that, what folds is mended: descent goes on with this price per mm^dim on determinants below `TIGHT`, and again
+#: with the next.
+PRICES, TIGHT = (1.0, 10.0), 0.2
+
+
 class _LevelEnergy:
-    """Energy and gradient of the initial momentum on one level of the pyramid."""
+    """Energy and gradient of the initial momentum on one level of the pyramid.
+
+    Attributes:
+        price: What a voxel that is squeezed to nothing costs, per mm^dim; 0 but while a fold is mended.
+    """
+
+    price = 0.0
 
     def __init__(self, pair: Pair, level: Level, settings: Settings, integrator: Integrator) -> None:
         self.settings, self.level, self.integrator, self.coupled = settings, level, integrator, settings.coupled
@@ -71,7 +82,7 @@ class _LevelEnergy:
 
     def shoot(self, momentum: Tensor, *, maps: bool = False, finer: int = 1) -> Shot:
         """Return the path of a momentum, in ``finer`` times as many steps as the settings say."""
-        wants_map = maps or bool(self.settings.regularizers)
+        wants_map = maps or bool(self.settings.regularizers) or self.price > 0
         context = Context(mask=self.mask, fixed=self.fixed, back=wants_map, maps=wants_map)
         return shoot_energy(
             self.equation,
@@ -106,6 +117,9 @@ class _LevelEnergy:
                 mask=self.mask,
             )
             energy = energy + sum(part(deformation) for part in self.settings.regularizers)
+        if self.price > 0:
+            squeezed = Deformation(grid=self.level.grid, displacement=shot.state.displacement)
+            energy = energy + self.price * JacobianBarrier(threshold=TIGHT)(squeezed)
         return energy
 
     def first_step(self, gradient: Tensor) -> float:
@@ -153,6 +167,7 @@ def register_momentum(
         reports.append(LevelReport.of(size, descent, time.perf_counter() - begin))
         milestones.reached(Milestone({"momentum": momentum}, tuple(reports)))
     assert momentum is not None
+    momentum = _mended(pair, settings, objective, momentum)
     with torch.no_grad():
         return _finish(pair, settings, objective, momentum, tuple(reports))
 
@@ -177,6 +192,26 @@ def _interpolated(image: Tensor, positions: Sequence[Tensor]) -> Tensor:
 
 def _upsampled(momentum: Tensor, source: Level, target: Level) -> Tensor:
     return _interpolated(momentum, _positions(source, [axis.voxels for axis in target.coarse]))
+
+
+def _mended(pair: Pair, settings: Settings, objective: _LevelEnergy, momentum: Tensor) -> Tensor:
+    """Return a momentum whose map does not fold, if a few more evaluations lead to one; otherwise the momentum."""
+    positions = _positions(objective.level, [torch.arange(n, dtype=torch.float64) for n in pair.grid.shape])
+
+    def whole(some: Tensor) -> bool:
+        with torch.no_grad():
+            return not folds(_on_grid(pair, objective, objective.shoot(some, maps=True), positions)[0])
+
+    if whole(momentum):
+        return momentum
+    trial = momentum
+    for objective.price in PRICES:
+        descent = minimize(objective, trial.flatten(), settings.iterations[-1], settings, silent, 0)
+        trial = descent.unknowns.view(objective.shape)
+        if whole(trial):
+            break
+    objective.price = 0.0
+    return trial if whole(trial) else momentum
 
 
 def _finish(

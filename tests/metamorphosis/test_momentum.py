@@ -10,6 +10,7 @@ from mmtk.integrators import Eulerian, Lagrangian, Particles, SemiLagrangian, Sh
 from mmtk.method import Milestone, Milestones, Pair, silent
 from mmtk.optimize import level_axes
 from mmtk.result import LevelReport, Outcome
+from mmtk.samples import c_shapes
 from mmtk.similarity import SquaredDifference
 from mmtk_metamorphosis.momentum import _LevelEnergy, register_momentum
 from mmtk_metamorphosis.settings import Settings
@@ -110,6 +111,28 @@ def test_a_path_that_folds_is_shortened_until_it_does_not_and_says_so():
     assert "shortened" in found.notes[0]
     back = compose(found.displacement, found.inverse)[..., 6:-6, 6:-6]
     assert float(back.abs().mean()) < 0.1
+
+
+@pytest.mark.slow
+def test_a_fold_is_mended_at_less_cost_than_shortening(monkeypatch):
+    grid = Grid((100, 100), (2.0, 2.0))
+    sample = next(c_shapes(seed=1))
+    moving, fixed, mask = (
+        torch.nn.functional.avg_pool2d(torch.from_numpy(image.astype("float32"))[None, None], 2)
+        for image in (sample.moving, sample.fixed, sample.mask)
+    )
+    given = Pair(moving, fixed, grid, mask=mask)
+    loose = replace(SETTINGS, spacing=None, lam=3e-6, mu=0.05, steps=15, levels=(2.0,), iterations=(60,))
+
+    def error(found):
+        return float((warp(moving, found.displacement) + found.appearance - fixed).square().sum())
+
+    mended = register_momentum(given, loose, silent)
+    monkeypatch.setattr("mmtk_metamorphosis.momentum.PRICES", ())
+    shortened = register_momentum(given, loose, silent)
+    assert "shortened" in shortened.notes[0] and not mended.notes
+    assert folds(mended.displacement) == folds(shortened.displacement) == 0
+    assert error(mended) < 0.3 * error(shortened)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: type(s).__name__)
