@@ -37,10 +37,11 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E0
 CARD, INK, FAINT = "#fbfaf7", "#22252b", "#8a8f98"
 
 STYLE = {
-    "figure.facecolor": CARD, "axes.facecolor": CARD, "savefig.facecolor": CARD, "text.color": INK, "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 9, "axes.titlesize": 9.5,
-    "axes.titlepad": 5, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-    "lines.linewidth": 1.8, "lines.markersize": 4, "grid.color": "#d9d9d4", "grid.linewidth": 0.6,
+    "figure.facecolor": CARD, "axes.facecolor": CARD, "savefig.facecolor": CARD, "text.color": INK,
+    "axes.edgecolor": FAINT, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 9,
+    "axes.titlesize": 9.5, "axes.titlepad": 5, "axes.spines.top": False, "axes.spines.right": False,
+    "legend.frameon": False, "lines.linewidth": 1.8, "lines.markersize": 4, "grid.color": "#d9d9d4",
+    "grid.linewidth": 0.6,
 }  # fmt: skip
 
 #: From a folder and whether to be quick to the numbers that were measured on the way.
@@ -90,15 +91,18 @@ def outline(axes: Axes, mask: Any, color: str, style: str = "-") -> None:
 
 
 def mesh(axes: Axes, displacement: Any, every: int = 5, color: str = SKY) -> None:
-    """Draw the grid ``x + u(x)``, ``u`` of shape ``(2, h, w)`` in pixels: where each fixed point is taken from."""
+    """Draw the grid ``x + u(x)``, ``u`` of shape ``(2, h, w)`` in pixels, within the image that is shown.
+
+    With the map from moving to fixed points these are the moving image's own lines, carried along with it.
+    """
     u = as_array(displacement)
     down, right = np.indices(u.shape[1:]) + u
-    for lines in (np.s_[::every, :], np.s_[:, ::every]):
-        i, j = down[lines], right[lines]
-        if lines[0] == slice(None):
-            i, j = i.T, j.T
-        for a, b in zip(i, j, strict=True):
-            axes.plot(b, a, color=color, linewidth=0.5, alpha=0.9)
+    for k in range(0, u.shape[1], every):
+        axes.plot(right[k], down[k], color=color, linewidth=0.5, alpha=0.9)
+    for k in range(0, u.shape[2], every):
+        axes.plot(right[:, k], down[:, k], color=color, linewidth=0.5, alpha=0.9)
+    axes.set_xlim(-0.5, u.shape[2] - 0.5)
+    axes.set_ylim(u.shape[1] - 0.5, -0.5)
 
 
 def as_array(image: Any) -> np.ndarray:
