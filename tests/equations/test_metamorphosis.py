@@ -85,6 +85,45 @@ def test_the_mask_moves_and_nothing_is_added_where_it_is_zero() -> None:
     assert masked.mask is not None and float(masked.mask.abs().max()) > 0
 
 
+def masked_energy(equation: Metamorphosis, image, momentum, mask, costate=None) -> torch.Tensor:
+    """The Hamiltonian; with a costate of the mask, ``q grad m`` stands beside ``z grad I``."""
+    images, momenta = (
+        (image, momentum) if costate is None else (torch.cat([image, mask], 1), torch.cat([momentum, costate], 1))
+    )
+    kinetic = equation.motion(images, momenta).kinetic.sum()
+    return 0.5 * (kinetic + equation.mu**2 * GRID.cell_volume * (mask * momentum**2).sum())
+
+
+def test_with_a_mask_the_energy_drifts_by_what_the_masks_costate_would_have_carried() -> None:
+    # docs/concepts/metamorphosis.md: the published equations let the mask move and give it no costate.
+    equation = Metamorphosis(Smoother(KERNEL, GRID), GRID, 0.7)
+    image, momentum = pair()
+    mask = torch.rand_like(image)
+    inputs = [t.clone().requires_grad_() for t in (image, momentum, mask)]
+    slopes = torch.autograd.grad(masked_energy(equation, *inputs), inputs)
+    rate = equation.rate(State.start(image, momentum, mask))
+    drift = sum((s * r).sum() for s, r in zip(slopes, (rate.image, rate.momentum, rate.mask), strict=True))
+    expected = 0.5 * equation.mu**2 * GRID.cell_volume * (momentum**2 * rate.mask).sum()
+    assert float(drift) == pytest.approx(float(expected), rel=1e-9)
+    assert abs(float(drift)) > 1e-4
+
+
+def test_with_the_masks_costate_the_equations_are_hamiltonian_again() -> None:
+    # d_t q = -div(q v) - 1/2 mu^2 z^2, and q grad m beside z grad I.
+    equation = Metamorphosis(Smoother(KERNEL, GRID), GRID, 0.7)
+    image, momentum = pair()
+    mask, costate = torch.rand_like(image), torch.rand_like(image) - 0.5
+    inputs = [t.clone().requires_grad_() for t in (image, momentum, mask, costate)]
+    by_image, by_momentum, by_mask, by_costate = torch.autograd.grad(masked_energy(equation, *inputs), inputs)
+    both = State.start(torch.cat([image, mask], 1), torch.cat([momentum, costate], 1))
+    carried = Metamorphosis(Smoother(KERNEL, GRID), GRID, 0.0).rate(both)  # what the flow alone does to all four
+    h, square = GRID.cell_volume, equation.mu**2
+    torch.testing.assert_close(by_momentum, h * (carried.image[:, :1] + square * mask * momentum))
+    torch.testing.assert_close(by_costate, h * carried.image[:, 1:])
+    torch.testing.assert_close(-by_image, h * carried.momentum[:, :1])
+    torch.testing.assert_close(-by_mask, h * (carried.momentum[:, 1:] - 0.5 * square * momentum**2))
+
+
 def test_wrong_numbers_are_refused() -> None:
     smoother = Smoother(KERNEL, GRID)
     with pytest.raises(ValueError, match="mu must be 0 or more, not -1"):
