@@ -20,7 +20,7 @@ from mmtk.io import Volume, write_displacement
 from mmtk.samples import tumor_brain
 from mmtk.samples.sample import Sample
 
-SPACING = 6.0
+SPACING = 8.0
 
 
 def image(sample: Sample, data: np.ndarray, dtype: type = np.float32) -> nibabel.Nifti1Image:
