@@ -343,9 +343,16 @@ def _run(folder: Path, catalogue: Catalogue) -> Iterator[str]:
 def short_settings(folder: Path, catalogue: Catalogue) -> dict[str, Any]:
     """Return settings with which a bundle's method runs for seconds, as far as it has them."""
     base, _ = read_recipe(folder)
-    fields = type(resolve([], base, catalogue, Recipe).method).model_fields
-    wanted = {"levels": [4.0, 2.0], "iterations": [2, 2], "steps": 4}
-    return {key: value for key, value in wanted.items() if key in fields}
+    method = resolve([], base, catalogue, Recipe).method
+    if isinstance(method, LearnedConfig):  # one pass is short, and what it is made of belongs to its weights
+        return {}
+    now = dict(method)
+    short: dict[str, Any] = {"levels": [4.0, 2.0], "iterations": [2, 2], "steps": 4}
+    if isinstance(now.get("iterations"), int):  # a method from elsewhere may have one number for all levels
+        short["iterations"] = 2
+    return {
+        k: value for k, value in short.items() if k in now and isinstance(value, list) == isinstance(now[k], tuple)
+    }
 
 
 def _command(words: list[str], name: str) -> Iterator[str]:

@@ -3,16 +3,17 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
-from mmtk.bundle.check import check
+from mmtk.bundle.check import check, short_settings
 from mmtk.bundle.plan import make_plan
 from mmtk.bundle.search import Found, find
+from mmtk.config import ComponentConfig
 from mmtk.errors import MmtkError
-from mmtk.plugins import installed
+from mmtk.plugins import Catalogue, Offer, PluginRecord, installed
 
 # MONAI warns of its own optional parts while it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -48,7 +49,9 @@ def wrong(bundle: Path) -> dict[str, tuple[str, ...]]:
 def test_ours_pass(name):
     verdicts = list(check(find(name, installed(), {}), installed()))
     assert not [verdict for verdict in verdicts if not verdict.ok]
-    assert [verdict.name for verdict in verdicts if verdict.skipped] == ["run"]
+    # To train is to run code, so what says how to train asks for trust.
+    trains = (find(name, installed(), {}).folder / "configs" / "train.json").is_file()
+    assert [verdict.name for verdict in verdicts if verdict.skipped] == ["scan"] * trains + ["run"]
 
 
 @pytest.mark.slow
@@ -60,6 +63,24 @@ def test_ours_run_both_ways_with_one_result(name):
 
 
 @pytest.mark.slow
+class OneNumber(ComponentConfig):
+    """A method of somebody else's, with one number of iterations."""
+
+    target = "nowhere:Nothing"
+    kind: Literal["one_number"] = "one_number"
+    iterations: int = 80
+    levels: int = 3
+
+
+def test_the_run_is_kept_short_whatever_form_the_settings_of_a_method_have(bundle):
+    ours = installed()
+    assert short_settings(bundle, ours) == {"levels": [4.0, 2.0], "iterations": [2, 2], "steps": 4}
+    change(bundle, "inference.json", "network_def", "method", value={"kind": "one_number"})
+    offer = Offer("method", "one_number", OneNumber, "other", "other")
+    theirs = Catalogue((*ours.plugins, PluginRecord("other", "other", "1", offers=(offer,))))
+    assert short_settings(bundle, theirs) == {"iterations": 2}
+
+
 def test_a_configuration_that_does_something_else_than_its_recipe_is_found(bundle):
     change(bundle, "inference.json", "network_def", "channels", value=0)
     verdicts = {v.name: v for v in check(Found(bundle, "path"), installed(), run=True)}
