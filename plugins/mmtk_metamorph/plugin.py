@@ -1,11 +1,13 @@
-"""MetaMorph-R and MetaMorph-G: their settings."""
+"""MetaMorph-R and MetaMorph-G: their settings and the bundles that hold their weights."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mmtk.bundle import shipped_bundle
 from mmtk.config import Capabilities, ComponentConfig, IntegratorPart, LearnedConfig, SimilarityPart
 from mmtk.plugins import hookimpl
 from mmtk_core.plugin import LagrangianConfig, SquaredDifferenceConfig
@@ -70,3 +72,8 @@ class MetaMorphGConfig(_MetaMorphConfig):
 @hookimpl
 def mmtk_methods() -> list[type[ComponentConfig]]:
     return [MetaMorphRConfig, MetaMorphGConfig]
+
+
+@hookimpl
+def mmtk_bundles() -> list[Path]:
+    return [shipped_bundle(name) for name in ("metamorph_r",)]

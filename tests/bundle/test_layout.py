@@ -91,13 +91,16 @@ def leaves(node: Any) -> list[str]:
     return [node] if isinstance(node, str) else []
 
 
-def test_the_three_bundles_are_installed():
-    assert [folder.name for folder in BUNDLES] == ["lddmm", "metamorph_brats", "metamorphosis"]
+def test_the_bundles_are_installed():
+    names = ["lddmm", "metamorph_brats", "metamorph_r", "metamorphosis"]
+    assert [folder.name for folder in BUNDLES] == names
 
 
 def test_a_bundle_is_complete_and_holds_no_python(bundle):
     files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
-    assert files == {
+    learned = {"models/model.safetensors", "configs/train.json", "configs/multi_gpu_train.json"}
+    assert not learned & files or learned <= files
+    assert files - learned == {
         "LICENSE",
         "configs/inference.json",
         "configs/inference_cpu.json",
@@ -150,7 +153,7 @@ def test_the_recipe_is_one_that_mmtk_accepts(bundle):
     base, sample = read_recipe(bundle)
     recipe = resolve([], base, installed(), Recipe)
     assert recipe.method.kind == base["method"]["kind"]
-    assert sample == "tumor_brain"
+    assert sample == ("c_shapes" if recipe.method.capabilities.learned else "tumor_brain")
 
 
 def test_the_published_settings():
