@@ -34,6 +34,13 @@ _SIGN = re.compile(r"(<mo[^>]*>(?:&#x0003D;|&#x00028;|&#x0002C;|=|\(|,)</mo>)<mo
 _BAR = re.compile(r"<mo([^>]*)>(&#x0007C;|&#x02016;|&#x02225;|\||‖|∥)</mo>")
 
 
+def set_inline(title: str, name: str) -> str:
+    """Return a title with MathML for ``\\(TeX\\)``."""
+    return re.sub(
+        r"\\\((.*?)\\\)", lambda tex: set_formulas(f'<span class="arithmatex">{tex[0]}</span>', name), title
+    )
+
+
 def set_formulas(page: str, name: str) -> str:
     """Return the HTML of a page with MathML for TeX; ``name`` is for warnings."""
 

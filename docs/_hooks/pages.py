@@ -71,7 +71,12 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Set the formulas."""
+    """Set the formulas, those of headings in the table of contents, too."""
+    waiting = list(page.toc)
+    while waiting:
+        entry = waiting.pop()
+        entry.title = mathml.set_inline(entry.title, page.file.src_uri)
+        waiting += entry.children
     return mathml.set_formulas(html, page.file.src_uri)
 
 
