@@ -245,8 +245,8 @@ def _trained(name: str, row: Row, grid: Grid, asked: argparse.Namespace) -> tupl
 
 _TABLE = """\
 Table 5.2 of Maillard's thesis again, on 100 letters that nobody trained on, 100 x 100 pixels of 2 mm; integrals in mm,
-mean (standard deviation). The thesis's figures stand beside ours; only their order can be compared: template, cut and the
-unit of `s` are not published. *L2* is with appearance, *outside* that of the shape alone away from the cut, *s* the
+mean (standard deviation). The thesis's figures stand beside ours; only their order can be compared: template, cut and
+the unit of `s` are not published. *L2* is with appearance, *outside* that of the shape alone away from the cut, *s* the
 distance from the true deformation, *folds* pixels with a determinant that is not positive. Every trained row has the
 budget of the processor's time that it names, on one core: all of them are **under-trained**."""
 
