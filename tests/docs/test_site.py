@@ -118,6 +118,26 @@ def test_every_part_and_setting_is_on_its_page(site: Path) -> None:
             assert " ".join((field.description or "").replace("`", "").split()) in " ".join(text.split())
 
 
+def test_the_example_of_every_part_is_a_run_that_is_accepted(tmp_path: Path) -> None:
+    import nibabel
+    import numpy as np
+
+    from mmtk.bundle.plan import make_plan
+    from mmtk.plugins import installed
+    from mmtk.plugins.writing import KINDS
+
+    image = tmp_path / "image.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.eye(8, dtype=np.float32), np.eye(4)), image)
+    tried = 0
+    for offer in installed().offers():
+        words = KINDS[offer.family].replace("$part", offer.full_name).split()
+        if words[:2] == ["mmtk", "run"]:
+            words = [word.replace("MOVING", str(image)).replace("FIXED", str(image)) for word in words[2:]]
+            make_plan(words, out=tmp_path / "out", overwrite=False, device="auto", catalogue=installed())
+            tried += 1
+    assert tried > 15
+
+
 def test_every_setting_of_a_run_is_on_its_page(site: Path) -> None:
     from mmtk.config import RunConfig
 
