@@ -20,7 +20,7 @@ from mmtk_metamorphosis.settings import Settings
 __all__ = ["LARGEST_GROWTH", "LESION_PRICE", "lesion_price"]
 
 #: In the cost of a mismatch of one local standard deviation, for each voxel that the lesion covers.
-LESION_PRICE = {"unknown": 0.0, "grew": 0.12, "collapsed": -0.5}
+LESION_PRICE = {"unknown": 0.0, "replaced": 0.0, "grew": 0.12, "collapsed": -0.5}
 
 #: A negative price rewards a growing mask and would have no bound; beyond so many times its first volume it saturates.
 LARGEST_GROWTH = 4.0

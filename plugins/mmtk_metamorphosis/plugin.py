@@ -121,9 +121,10 @@ class MetamorphosisConfig(_ShapeConfig):
     shape: Literal["white", "momentum"] = Field(
         default="white", description="unknowns of the shape: white velocity coefficients, or a scalar momentum"
     )
-    lesion: Literal["unknown", "grew", "collapsed"] = Field(
+    lesion: Literal["unknown", "replaced", "grew", "collapsed"] = Field(
         default="unknown",
-        description="what the lesion did to its neighbors; grew: a tumor that pushed, collapsed: a cavity",
+        description="what the lesion did to its neighbors; grew: a tumor that pushed, collapsed: a cavity, "
+        "replaced: nothing, it lies where tissue was",
     )
     mu: float | None = Field(
         default=None,

@@ -18,6 +18,13 @@ restricts the path. E is taken by the trapezoidal rule from both ends of the pat
 
 Where the lesion is, the split form compares J with what an image without texture would show there, and not with the
 lesion: its intensities do not drive the shape. The coupled form compares J with the lesion, as published.
+
+Next to the lesion an average over neighbors (smoothing, windows) leaves it out on the moving side and has all of J on
+the other. So what lies there differs even between identical images, and draws the mask in, by a fifth of its volume.
+Where nothing is known of the lesion that is no bad guess: without it 2 to 7 % more error is left within 10 mm of
+synthetic tumors and resections. But a lesion that took the place of tissue moved nothing (``lesion=replaced``), and the
+coupled energy says itself what a lesion costs. There J is averaged without what the mask covers, carried by the map that
+the level begins with.
 """
 
 from __future__ import annotations
@@ -48,11 +55,16 @@ ASIDE = 1e-3
 #: until `FAR` of it is left, then by `THEN`. Below `SHORTEST` it is given up.
 FIRST, FAR, THEN, SHORTEST = 0.95, 0.7, 0.8, 0.05
 
+#: Weight of what the mask covers in averages of the fixed image: as good as none, unless it covers all that is averaged.
+FAINT = 1e-4
+
 
 class _LevelEnergy:
-    """Energy and gradient of the white coefficients on one level of the pyramid."""
+    """Energy and gradient of the white coefficients on one level of the pyramid, which begins with ``start``, or 0."""
 
-    def __init__(self, pair: Pair, level: Level, flow: WhiteFlow, settings: Settings) -> None:
+    def __init__(
+        self, pair: Pair, level: Level, flow: WhiteFlow, settings: Settings, start: Tensor | None = None
+    ) -> None:
         self.flow, self.settings, self.level = flow, settings, level
         self.sampler = LevelSampler(level, flow.lattice, pair.fixed)
         self.coupled = settings.coupled and settings.mu > 0
@@ -63,7 +75,7 @@ class _LevelEnergy:
             if extra is not None:
                 channels.append(smooth_and_sample(extra, level.finer, level.sigma))
         self.stack = torch.cat(channels, dim=1)
-        fixed, weight = self._prepared(pair.fixed, pair.fixed_weight, masked=pair.fixed_mask is not None)
+        fixed, weight = self._fixed(pair, start)
         self.fixed, self.weight = level.thin(fixed).contiguous(), level.thin(weight).contiguous()
         self.floor = settings.floor
         mask = None if pair.mask is None else smooth_and_sample(pair.mask, level.coarse, level.sigma)
@@ -83,6 +95,19 @@ class _LevelEnergy:
         seen = torch.ones_like(pair.mask) if pair.inside is None else pair.inside
         own = self._prepared(pair.moving, seen, masked=pair.inside is not None)[0]
         return torch.lerp(moving, own, smooth_and_sample(pair.mask, self.level.finer, self.level.sigma))
+
+    def _fixed(self, pair: Pair, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        fixed, weight = self._prepared(pair.fixed, pair.fixed_weight, masked=pair.fixed_mask is not None)
+        if pair.mask is None or not (self.coupled or self.settings.lesion == "replaced"):
+            return fixed, weight
+        mask = pair.mask
+        if start is not None and bool(start.any()):
+            with torch.no_grad():
+                mask = warp(mask, self.flow.on_grid(self.flow.displacement(start)))
+        beside = self._prepared(pair.fixed, pair.fixed_weight * (1 - mask).clamp_min(FAINT), masked=True)[0]
+        if not self.coupled:
+            return beside, weight
+        return torch.lerp(beside, fixed, smooth_and_sample(mask, self.level.finer, self.level.sigma)), weight
 
     def _prepared(self, image: Tensor, seen: Tensor, *, masked: bool) -> tuple[Tensor, Tensor]:
         """Smooth, sample and prepare an image on the finer lattice; return it and its weight there."""
@@ -177,7 +202,7 @@ def register_white(
         begin = time.perf_counter()
         # As many compositions as this flow needs in order not to fold; a flow that steepens gets more.
         flow.squarings = max(settings.squarings, flow.steepness(unknowns.view(flow.shape)))
-        objective = _LevelEnergy(pair, level_axes(pair.grid, box, size), flow, settings)
+        objective = _LevelEnergy(pair, level_axes(pair.grid, box, size), flow, settings, unknowns.view(flow.shape))
         descent = minimize(objective, unknowns, iterations, settings, progress, number)
         unknowns = descent.unknowns
         reports.append(LevelReport.of(size, descent, time.perf_counter() - begin))

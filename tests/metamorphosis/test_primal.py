@@ -281,3 +281,38 @@ def test_a_flow_that_would_fold_is_shortened_and_says_so():
     found = register_white(pair, rough, silent)
     assert folds(found.displacement) == 0
     assert "shortened" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "similarity", [SquaredDifference(), LocalSquaredDifference(), LocalCorrelation()], ids=repr
+)
+@pytest.mark.parametrize(
+    ("told", "most"),
+    [
+        ({"lesion": "replaced", "mu": 0.0}, 0.005),
+        ({"coupled": True, "mu": 0.1}, 0.005),
+        # With mu > 0 the split form weighs, a little, that J has texture under the mask.
+        ({"lesion": "replaced", "mu": 0.1}, 0.1),
+    ],
+    ids=["hidden", "coupled", "split"],
+)
+def test_a_mask_on_one_side_alone_moves_no_identical_images(similarity, told, most):
+    image, grid = texture((48, 40)), Grid((48, 40), (1.0, 1.0))
+    settings = replace(SETTINGS, similarity=similarity, **told)
+    found = register_white(Pair(image, image, grid, mask=ball((48, 40), (20, 22), 7)), settings, silent)
+    assert float(found.displacement.abs().max()) < most
+
+
+def test_a_lesion_that_took_the_place_of_tissue_keeps_its_volume():
+    """Carried by a known map: as much as that says, and no less because its windows are cut off."""
+    shape, grid = (72, 64), Grid((72, 64), (1.0, 1.0))
+    moving, fixed, truth = displaced(shape)
+    mask = ball(shape, (34, 30), 9)
+    pair = Pair(torch.where(mask > 0, 0.0, moving), fixed, grid, mask=mask)
+    expected = float(warp(mask, truth).sum())
+    volumes = {}
+    for lesion in ("unknown", "replaced"):
+        found = register_white(pair, replace(SETTINGS, lesion=lesion), silent)
+        volumes[lesion] = float(warp(mask, found.displacement).sum()) / expected
+    assert volumes["replaced"] == pytest.approx(1, abs=0.06)
+    assert abs(volumes["replaced"] - 1) < abs(volumes["unknown"] - 1)
