@@ -98,7 +98,7 @@ def test_values_from_python_need_no_text():
             "similarity=lnc: no similarity is called 'lnc'; did you mean 'lncc'? "
             "Installed: lncc, local_ssd, mi, ncc, ssd, vir",
         ),
-        ("lesion=grown", "lesion=grown: must be one of unknown, grew, collapsed; did you mean 'grew'?"),
+        ("lesion=grown", "lesion=grown: must be one of unknown, replaced, grew, collapsed; did you mean 'grew'?"),
         (
             "init=ridgid",
             "init=ridgid: must be one of none, center, rigid, affine, or the file of a transform; "
