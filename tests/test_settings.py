@@ -109,7 +109,8 @@ def test_values_from_python_need_no_text():
         ("levels=2,4,8", "levels=2,4,8: must run from coarse to fine, such as 8,4,2"),
         (
             "method=lddm",
-            "method=lddm: no method is called 'lddm'; did you mean 'lddmm'? Installed: lddmm, metamorphosis",
+            "method=lddm: no method is called 'lddm'; did you mean 'lddmm'? "
+            f"Installed: {', '.join(offer.name for offer in installed().offers('method'))}",
         ),
         ("mu=$x", "mu=$x: a value must not begin with $, @ or %, which MONAI would evaluate"),
         ("mu=@x", "mu=@x: a value must not begin with $, @ or %, which MONAI would evaluate"),

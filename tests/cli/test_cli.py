@@ -15,7 +15,7 @@ import pytest
 
 import mmtk
 from mmtk.cli import main
-from mmtk.plugins import load
+from mmtk.plugins import installed, load
 from mmtk.plugins.catalogue import GROUP
 
 HEAVY = "{'torch', 'monai', 'scipy', 'matplotlib', 'nibabel', 'numpy'}"
@@ -135,7 +135,7 @@ def test_plugins_are_listed_as_text_and_as_json(command, refusal):
     assert "metamorph_brats" in text
     assert "local_ssd" in text
     listed = json.loads(command("plugins", "--json", "--kind", "method").out)
-    assert [part["name"] for part in listed["parts"]] == ["lddmm", "metamorphosis"]
+    assert {"lddmm", "metamorphosis"} <= {part["name"] for part in listed["parts"]}
     assert {plugin["status"] for plugin in listed["plugins"]} == {"ok"}
     assert refusal("plugins", "--kind", "methods") == [
         "--kind methods: must be one of method, integrator, similarity, regularizer, segmenter, loss, metric, "
@@ -172,7 +172,7 @@ def test_show_lists_settings(command, refusal):
             ("bundle=metamorph_brat",),
             [
                 "bundle=metamorph_brat: no bundle is called 'metamorph_brat'; did you mean 'metamorph_brats'? "
-                "Installed: lddmm, metamorph_brats, metamorphosis"
+                f"Installed: {', '.join(sorted(installed().bundles))}"
             ],
         ),
         (("bundle=lddmm", "mu=3"), ["mu=3: unknown key; `mmtk show lddmm` lists the keys"]),
