@@ -23,7 +23,7 @@ class TestConvexAdam(MethodContract):
 
     @pytest.fixture
     def part(self):
-        return config(iterations=50, nodes=8, resolution=4)
+        return config(iterations=50, resolution=4)
 
 
 @pytest.mark.slow

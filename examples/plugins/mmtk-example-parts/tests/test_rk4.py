@@ -1,7 +1,7 @@
 import pytest
 import torch
-from mmtk.equations import Equation, FullMaps, Motion, State, stencils
-from mmtk.fields import Grid
+from mmtk.equations import Equation, FullMaps, Metamorphosis, Motion, State, stencils
+from mmtk.fields import Gaussian, Grid, Smoother
 from mmtk.integrators import Context, Eulerian
 from mmtk.shooting import shoot_energy
 from mmtk.testing import IntegratorContract
@@ -65,6 +65,27 @@ def test_no_wave_grows_where_eulers_scheme_lets_all_of_them_grow():
         shoot_energy(equation, scheme, image, 0 * image, 10).image for scheme in (RK4Config().build(), Eulerian())
     ]
     assert float(ends[0].abs().max()) <= 1 < 1e4 < float(ends[1].abs().max())
+
+
+def test_six_steps_do_what_takes_eulers_scheme_two_hundred():
+    grid = Grid((64, 64), (1.0, 1.0))
+    x = torch.stack(torch.meshgrid(*[torch.arange(64, dtype=torch.float64)] * 2, indexing="ij")) / 64 - 0.5
+    radius, angle = x.square().sum(0).sqrt(), torch.atan2(x[1], x[0] + 1e-9)
+    image = torch.sigmoid((0.28 + 0.04 * torch.cos(3 * angle) - radius) * 120)[None, None]
+    momentum = 250 * (torch.cos(2 * angle + 0.5) * torch.exp(-(((radius - 0.28) / 0.06) ** 2)))[None, None]
+    equation = Metamorphosis(Smoother(Gaussian(6.0), grid), grid)
+
+    def end(scheme, steps):
+        return shoot_energy(equation, scheme, image, momentum, steps, Context(maps=steps == 100))
+
+    truth = end(RK4Config().build(), 100)
+    assert float(truth.state.displacement.abs().max()) > 9.5  # voxels
+    six, many, few = (
+        float((end(scheme, steps).image - truth.image).abs().mean())
+        for scheme, steps in ((RK4Config().build(), 6), (Eulerian(), 200), (Eulerian(), 20))
+    )
+    assert six < many < 0.01
+    assert few > 1e6
 
 
 def test_a_constant_velocity_shifts_the_maps_by_as_much():

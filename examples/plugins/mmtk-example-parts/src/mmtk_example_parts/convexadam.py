@@ -28,15 +28,15 @@ from mmtk.regularizers import Deformation, Diffusion
 from mmtk.result import LevelReport, Outcome, Registration
 from mmtk.similarity import Similarity
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from mmtk_example_parts.search import candidates, costs, coupled
 
 __all__ = ["ConvexAdam"]
 
-#: Width of the Gaussian, in nodes.
-WIDTH = 1.0
-#: Nodes that are closer than so many voxels find nothing to hold on to.
-DENSEST = 2.0
+#: Distance of the velocity's nodes, in widths of the Gaussian, which leaves 4e-5 of the finest wave that they can hold;
+#: and the least distance in voxels: closer nodes find nothing to hold on to.
+NODES, SPARSE = 0.7, 2.0
 #: A flow is composed of 2^SQUARINGS steps, or more where it is steep.
 SQUARINGS = 3
 #: A flow whose map folds between its nodes is slowed down to these shares, one by one.
@@ -62,14 +62,14 @@ class ConvexAdam(Method):
         search: float = 12.0,
         grid: float = 6.0,
         resolution: float = 2.0,
-        nodes: float = 4.0,
-        lam: float = 0.2,
+        sigma: float = 8.0,
+        lam: float = 0.1,
         iterations: int = 80,
-        learning_rate: float = 0.5,
+        learning_rate: float = 0.25,
     ) -> None:
         super().__init__()
         self.similarity: Similarity = similarity.build()
-        self.search, self.grid, self.resolution, self.nodes = search, grid, resolution, nodes
+        self.search, self.grid, self.resolution, self.sigma = search, grid, resolution, sigma
         self.lam, self.iterations, self.learning_rate = lam, iterations, learning_rate
 
     def register(self, pair: Pair, progress: Progress = silent) -> Registration:
@@ -120,14 +120,15 @@ class _Problem:
         self.pair, self.similarity, self.lam = pair, method.similarity, method.lam
         level = level_axes(pair.grid, pair.box, method.resolution)
         self.level = replace(level, finer=level.coarse)
-        self.moving, self.moving_weight = self._prepared(pair.moving, pair.moving_weight)
+        # Warped in one go: what is compared of the moving image, and its weight.
+        self.stack = torch.cat(self._prepared(pair.moving, pair.moving_weight), 1)
+        self.moving, self.moving_weight = self.stack[:, :-1], self.stack[:, -1:]
         self.fixed, self.fixed_weight = self._prepared(pair.fixed, pair.fixed_weight)
-        self.stack = torch.cat([self.moving, self.moving_weight], 1)
         if not bool(((self.moving_weight > 0) & (self.fixed_weight > 0)).any()):
             raise ConfigError("mask: nothing of the images is left to compare; give smaller masks")
-        nodes = max(method.nodes, DENSEST * min(pair.grid.spacing))
-        self.lattice = Lattice(pair.grid, nodes, 4 * WIDTH * nodes, pair.box)
-        self.smoother = Smoother(Gaussian(WIDTH * nodes), self.lattice.box)
+        nodes = max(NODES * method.sigma, SPARSE * min(pair.grid.spacing))
+        self.lattice = Lattice(pair.grid, nodes, 4 * method.sigma, pair.box)
+        self.smoother = Smoother(Gaussian(method.sigma), self.lattice.box)
         self.sampler = LevelSampler(self.level, self.lattice, pair.fixed)
         self.smooth = Diffusion()
 
@@ -175,7 +176,10 @@ class _Problem:
 
     def flow(self, velocity: Tensor) -> Tensor:
         """Return the displacement of its flow on the nodes, in node spacings."""
-        return self.lattice.exponential(velocity, max(SQUARINGS, squarings_needed(velocity.detach())))
+        squarings = max(SQUARINGS, squarings_needed(velocity.detach()))
+        if velocity.requires_grad:  # its steps are cheap to compute anew, and many to keep
+            return recomputed(self.lattice.exponential, velocity, squarings, use_reentrant=False)
+        return self.lattice.exponential(velocity, squarings)
 
     def energy(self, unknowns: Tensor) -> Tensor:
         """Return the mean cost of what is compared, and the price of the slopes; without unit."""
@@ -192,6 +196,8 @@ class _Problem:
         """Return energy and gradient of flat unknowns."""
         unknowns = flat.view(self.shape).detach().requires_grad_()
         energy = self.energy(unknowns)
+        if not bool(energy.isfinite()):  # nothing to follow
+            return float("inf"), torch.zeros_like(flat)
         (gradient,) = torch.autograd.grad(energy, unknowns)
         return float(energy.detach()), gradient.flatten()
 

@@ -83,15 +83,18 @@ class ConvexAdamConfig(ComponentConfig):
     resolution: float = Field(
         default=2.0, gt=0, description="sample distance of the descriptors", json_schema_extra={"unit": "mm"}
     )
-    nodes: float = Field(
-        default=6.0, gt=0, description="distance of the velocity's nodes", json_schema_extra={"unit": "mm"}
+    sigma: float = Field(
+        default=8.0,
+        gt=0,
+        description="width of the Gaussian that makes the velocity smooth; 6 for two people, 11 for one person twice",
+        json_schema_extra={"unit": "mm"},
     )
     lam: float = Field(
         default=0.1, gt=0, alias="lambda", description="weight of the squared slopes; the larger, the stiffer"
     )
     iterations: int = Field(default=80, ge=0, description="steps of Adam")
     learning_rate: float = Field(
-        default=0.5, gt=0, description="length of the first step of Adam", json_schema_extra={"unit": "mm"}
+        default=0.25, gt=0, description="length of the first step of Adam", json_schema_extra={"unit": "mm"}
     )
 
 
