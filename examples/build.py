@@ -57,7 +57,7 @@ _CELL = re.compile(
     r"^# %%(?P<words>[^\[\n]*?)(?P<markdown>\[markdown\])?\s*(?:tags=(?P<tags>\[.*\]))?\s*$", re.MULTILINE
 )
 _OUTPUT = re.compile(r"<!-- output -->\n(.*?)<!-- end of output -->\n\n", re.DOTALL)
-_NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d\u202f]*(?:\.\d+)?(?:e[-+]?\d+)?(?P<unit> (?:s|MB|GB)\b)?")
+_NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d\u202f]*(?:\.\d+)?(?:e[-+]?\d+)?(?P<unit>\s?(?:s|MB|GB)\b)?")
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,20 @@ def read_cells(script: str) -> list[Cell]:
     return cells
 
 
+def read(name: str) -> list[Cell]:
+    """Return the cells of an example."""
+    return read_cells((HERE / f"{name}.py").read_text(encoding="utf-8"))
+
+
 # --- running
 
 
-def run(name: str, folder: Path, settings: Mapping[str, Any] | None = None) -> list[list[Output]]:
+def run(script: Path, folder: Path, settings: Mapping[str, Any] | None = None) -> list[list[Output]]:
     """Run a script in a process of its own and return the outputs of its code cells; pictures go into ``folder``.
 
     Args:
+        script: In the percent format.
+        folder: Made if missing.
         settings: In place of what the cell tagged ``parameters`` says; the claims are then left out.
 
     Raises:
@@ -128,30 +135,29 @@ def run(name: str, folder: Path, settings: Mapping[str, Any] | None = None) -> l
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         report = Path(place) / "outputs.json"
-        words = [
-            sys.executable,
-            str(Path(__file__).resolve()),
-            "--in-here",
-            str(folder),
-            str(report),
-            json.dumps(settings or {}),
-            name,
-        ]
+        asked = [str(script), str(folder), str(report), json.dumps(settings or {})]
         environ = {**os.environ, "OMP_WAIT_POLICY": "passive", "MPLBACKEND": "Agg", "TMPDIR": place}
-        done = subprocess.run(words, env=environ, cwd=HERE, text=True, capture_output=True, check=False)
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).resolve()), "--in-here", *asked],
+            env=environ,
+            cwd=script.parent,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
         if done.returncode:
-            raise RuntimeError(f"examples/{name}.py failed:\n{done.stderr[-4000:]}")
+            raise RuntimeError(f"{script.name} failed:\n{done.stderr[-4000:]}")
         return [[Output(**one) for one in cell] for cell in json.loads(report.read_text(encoding="utf-8"))]
 
 
-def _run_here(name: str, folder: Path, report: Path, settings: Mapping[str, Any]) -> None:
+def _run_here(script: Path, folder: Path, report: Path, settings: Mapping[str, Any]) -> None:
     """Run a script in this process as Python would, and as a notebook would show it."""
     import matplotlib.pyplot as plt
 
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", ".torch\\.jit", DeprecationWarning)  # by ignite, which MONAI imports
-    script = HERE / f"{name}.py"
     main = types.ModuleType("__main__")
+    main.__dict__["__file__"] = str(script)
     sys.modules["__main__"], sys.argv = main, [str(script)]
     outputs: list[list[Output]] = []
     count = 0
@@ -160,7 +166,7 @@ def _run_here(name: str, folder: Path, report: Path, settings: Mapping[str, Any]
         nonlocal count
         for number in plt.get_fignums():
             count += 1
-            picture = f"{name}-{count}.png"
+            picture = f"{script.stem}-{count}.png"
             _save(plt.figure(number), folder / picture)
             outputs[-1] += [*_flushed(printed), Output(picture=picture)]
         plt.close("all")
@@ -173,16 +179,18 @@ def _run_here(name: str, folder: Path, report: Path, settings: Mapping[str, Any]
         if settings and "remove-cell" in cell.tags:
             continue
         printed = io.StringIO()
-        code = compile("\n" * (cell.line - 1) + cell.text, str(script), "exec")
+        code = compile("\n" * (cell.line - 1) + cell.text, str(script), "exec", dont_inherit=True)
         with contextlib.redirect_stdout(printed):
             exec(code, main.__dict__)
         outputs[-1] += _flushed(printed)
         if plt.get_fignums():
-            raise RuntimeError(f"{name}.py, line {cell.line}: a figure is not shown; end the cell with plt.show()")
+            raise RuntimeError(
+                f"{script.name}, line {cell.line}: a figure is not shown; end the cell with plt.show()"
+            )
         if "parameters" in cell.tags:
             unknown = set(settings) - set(main.__dict__)
             if unknown:
-                raise RuntimeError(f"{name}.py has no parameter {', '.join(sorted(unknown))}")
+                raise RuntimeError(f"{script.name} has no parameter {', '.join(sorted(unknown))}")
             main.__dict__.update(settings)
     report.write_text(json.dumps([[vars(one) for one in cell] for cell in outputs]), encoding="utf-8")
 
@@ -254,7 +262,7 @@ def _shown(output: Output, cell: Cell) -> str:
         return f"```text\n{output.text}\n```\n\n"
     if not cell.title:
         raise ValueError(f"line {cell.line}: a cell that draws needs a title that says in words what is seen")
-    return f"![{cell.title}](../{PICTURES.name and 'images/examples'}/{output.picture})\n\n"
+    return f"![{cell.title}](../images/examples/{output.picture})\n\n"
 
 
 def without_outputs(page: str) -> str:
@@ -275,7 +283,7 @@ def problems(name: str) -> list[str]:
         return [f"docs/examples/{name}.md is missing; {again}"]
     page = path.read_text(encoding="utf-8")
     found = []
-    if without_outputs(page) != page_of(name, read_cells((HERE / f"{name}.py").read_text(encoding="utf-8"))):
+    if without_outputs(page) != page_of(name, read(name)):
         found.append(f"docs/examples/{name}.md does not show the cells of examples/{name}.py; {again}")
     named = set(re.findall(r"images/examples/([\w.-]+)\)", page))
     there = {file.name for file in PICTURES.glob(f"{name}-*.png")}
@@ -320,8 +328,7 @@ def build(name: str) -> None:
     """Run a script and write its page and its pictures, in place of those that are there."""
     with tempfile.TemporaryDirectory() as place:
         pictures = Path(place)
-        outputs = run(name, pictures)
-        page = page_of(name, read_cells((HERE / f"{name}.py").read_text(encoding="utf-8")), outputs)
+        page = page_of(name, read(name), run(HERE / f"{name}.py", pictures))
         PAGES.mkdir(parents=True, exist_ok=True)
         PICTURES.mkdir(parents=True, exist_ok=True)
         for old in PICTURES.glob(f"{name}-*.png"):
@@ -335,14 +342,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the pages of the examples.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--check", action="store_true", help="say which pages are stale, and run nothing")
-    parser.add_argument("--in-here", nargs=3, metavar=("PICTURES", "REPORT", "SETTINGS"), help=argparse.SUPPRESS)
+    parser.add_argument("--in-here", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     unknown = set(asked.names) - set(NAMES)
     if unknown:
         parser.error(f"no example is called {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     if asked.in_here:
-        pictures, report, settings = asked.in_here
-        _run_here(asked.names[0], Path(pictures), Path(report), json.loads(settings))
+        script, pictures, report, settings = asked.in_here
+        _run_here(Path(script), Path(pictures), Path(report), json.loads(settings))
     elif asked.check:
         found = [problem for name in asked.names or NAMES for problem in problems(name)]
         sys.exit("\n".join(found))

@@ -39,7 +39,7 @@ os.chdir(tempfile.mkdtemp())  # a new folder for what this page writes
 plt.style.use("dark_background")
 
 # %% the size of the images tags=["parameters"]
-spacing, seed = 2.0, 1  # mm; 1.0 is the size of a real scan and takes six times as long
+spacing, seed = 2.0, 1  # mm; 1.0 is the size of a real scan, and takes longer
 
 # %% [markdown]
 # ## The problem
@@ -65,7 +65,7 @@ plt.show()
 
 # %% [markdown]
 # Pictures are turned as radiologists turn them: the patient's right (R) is on the left. The mask covers the tumor
-# and the edema around it. That is what a segmentation tool, or a quarter of an hour with ITK-SNAP, gives you.
+# and the edema around it, as a segmentation tool or a hand with ITK-SNAP would draw it.
 #
 # ## The one command
 #
@@ -124,7 +124,7 @@ plt.show()
 #
 # ## How to read the numbers
 #
-# The command has printed them all; [the page on metrics](../metrics.md) defines each one. Four say most:
+# The command has printed them all; [the page on metrics](../metrics.md) defines each one. These say most:
 
 # %%
 for group, name in (
