@@ -23,6 +23,7 @@ KINDS = ("bright", "lookalike", "resected")
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "subject=same": {},
     "subject=another": {"subject": "another"},
+    "lesion=replaced": {"lesion": "replaced"},
     "momentum=coupled": {"momentum": "coupled"},
     "momentum=coupled shape=momentum": {"momentum": "coupled", "shape": "momentum"},
     "detail=0": {"detail": 0.0},

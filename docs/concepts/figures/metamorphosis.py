@@ -178,8 +178,8 @@ def _followed(found: Any, sigma: float, **weights: float) -> dict[str, float]:
 def history(out: Path, small: bool) -> dict[str, Any]:
     """Register a slice with a tumor and one with a cavity under every statement about the lesion's history."""
     kinds = ("bright", "resected")
-    told = ("unknown", "grew", "collapsed")
-    figure, axes = new(8.6, 4.6, 2, 4)
+    told = ("unknown", "replaced", "grew", "collapsed")
+    figure, axes = new(9.6, 4.1, 2, 5)
     numbers: dict[str, Any] = {}
     for row, kind in enumerate(kinds):
         sample = tumor_brain(kind=kind, dim=2, spacing=2.0, seed=1)
@@ -195,7 +195,7 @@ def history(out: Path, small: bool) -> dict[str, Any]:
                 spacing=sample.spacing, init="none", subject="same", lesion=lesion,
             )  # fmt: skip
             error = error_against_truth(sample, found.displacement)
-            panel(axes[row, column], found.deformed, f"lesion={lesion}: {error['near']:.1f} mm", high=high)
+            panel(axes[row, column], found.deformed, f"{lesion}: {error['near']:.1f} mm", high=high)
             outline(axes[row, column], found.images.mask, ORANGE)
             outline(axes[row, column], sample.fixed_mask, GREEN, "--")
             _zoom(axes[row, column], middle)
