@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from posixpath import dirname, normpath, relpath
-from typing import Any
 
 import mathfont
 import mathml
@@ -25,26 +24,6 @@ FROM_ROOT = {"SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
 
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?(?=\))")
 _PIECE = re.compile(r"^<!-- generated: (?P<name>\w+) -->$", re.MULTILINE)
-
-
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave out of the navigation what is not written yet."""
-    config.nav = _written(config.nav)
-    return config
-
-
-def _written(entries: list[Any]) -> list[Any]:
-    there = {*reference.PAGES, *FROM_ROOT.values()}
-    kept: list[Any] = []
-    for entry in entries:
-        if isinstance(entry, str):
-            kept += [entry] if entry in there or (ROOT / "docs" / entry).is_file() else []
-            continue
-        ((name, below),) = entry.items()
-        inner = _written([below] if isinstance(below, str) else below)
-        if inner:
-            kept.append({name: inner[0] if isinstance(below, str) else inner})
-    return kept
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
