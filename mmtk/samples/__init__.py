@@ -2,7 +2,7 @@
 
     sample = mmtk.samples.tumor_brain(kind="resected", spacing=2.0, seed=3)
     found = mmtk.register(moving=..., fixed=..., mask=...)
-    mmtk.samples.error_against_truth(sample, found.displacement)
+    mmtk.samples.error_against_truth(sample, found)
 
 On the command line: ``mmtk sample tumor_brain --out DIR kind=resected seed=3``. Importing this package loads
 nothing heavy; making a sample needs numpy and scipy, not torch.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmtk.samples.shapes import c_shapes as c_shapes
     from mmtk.samples.truth import Truth as Truth
     from mmtk.samples.truth import error_against_truth as error_against_truth
+    from mmtk.samples.truth import error_map as error_map
     from mmtk.samples.tumor import tumor_brain as tumor_brain
 
 _HOME = {
@@ -32,6 +33,7 @@ _HOME = {
     "c_shapes": "shapes",
     "embedded_brain": "brain",
     "error_against_truth": "truth",
+    "error_map": "truth",
     "make": "catalogue",
     "save": "files",
     "shape_scores": "scores",

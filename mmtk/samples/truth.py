@@ -65,9 +65,10 @@ def error_against_truth(
 
     Args:
         truth: Of the sample that was registered.
-        displacement: ``(dim, *space)`` or ``(1, dim, *space)``, array or tensor: pull-back in voxels of the
-            fixed grid, ``x -> x + u(x)``.
-        affine: ``(4, 4)``, world RAS mm, fixed to moving: what acts after the displacement; None for nothing.
+        displacement: What :func:`mmtk.register` returned; or ``(dim, *space)`` or ``(1, dim, *space)``, array or tensor:
+            pull-back in voxels of the fixed grid, ``x -> x + u(x)``.
+        affine: ``(4, 4)``, world RAS mm, fixed to moving: what acts after the displacement; None for nothing, or for
+            that of the result.
         near: Width of the band round the lesion, mm (Euclidean).
 
     Returns:
@@ -77,14 +78,40 @@ def error_against_truth(
     Raises:
         GridMismatch: The displacement is not on the fixed grid.
     """
-    from mmtk.io import Volume, to_world, total_displacement
+    from mmtk.io.space import spacing_of
     from mmtk.metrics import truth_errors
 
     truth = Truth.of(truth) if isinstance(truth, Sample) else truth
+    spacing = spacing_of(truth.affine, truth.fixed_mask.ndim)
+    off = _off(truth, displacement, affine)
+    return truth_errors(off, truth.fixed_mask, truth.foreground, spacing, near=near)
+
+
+def error_map(truth: Truth | Sample, displacement: Any, *, affine: Any = None) -> np.ndarray:
+    """Return how far from the truth each voxel of the fixed grid was led, ``(*space)``, mm.
+
+    Args:
+        truth, displacement, affine: As for :func:`error_against_truth`.
+
+    Raises:
+        GridMismatch: The displacement is not on the fixed grid.
+    """
+    import numpy as np
+
+    truth = Truth.of(truth) if isinstance(truth, Sample) else truth
+    return np.sqrt((_off(truth, displacement, affine) ** 2).sum(0))
+
+
+def _off(truth: Truth, displacement: Any, affine: Any) -> np.ndarray:
+    """Return found minus true displacement, ``(dim, *space)``, mm along the world's axes."""
+    from mmtk.io import Volume, to_world, total_displacement
+
+    prepared = getattr(displacement, "prepared", None)
+    if prepared is not None:  # a result, which knows its affine
+        displacement = displacement.displacement
+        affine = prepared.alignment.matrix if affine is None else affine
     grid = Volume(truth.fixed_mask, truth.affine, name="the truth")
-    found = total_displacement(displacement, grid, affine)
-    off = found - to_world(truth.displacement, truth.affine)
-    return truth_errors(off, truth.fixed_mask, truth.foreground, grid.spacing, near=near)
+    return total_displacement(displacement, grid, affine) - to_world(truth.displacement, truth.affine)
 
 
 def pack(displacement: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mmtk.errors import ConfigError, GridMismatch
-from mmtk.samples import Truth, error_against_truth, save
+from mmtk.samples import Truth, error_against_truth, error_map, save
 
 
 def test_the_truth_has_no_error_and_a_shift_has_its_length(brain):
@@ -35,6 +36,28 @@ def test_an_affine_after_the_displacement_counts(brain):
     assert scores["outside"] == pytest.approx(5.0, rel=1e-4)
     undone = sample.displacement - np.array([3.0, 4.0, 0.0]).reshape(3, 1, 1, 1) / 4
     assert error_against_truth(sample, undone, affine=world)["outside"] < 1e-4
+
+
+def test_a_result_brings_its_affine(brain):
+    sample = brain()
+    world = np.eye(4)
+    world[:3, 3] = [3.0, 4.0, 0.0]
+    placed = SimpleNamespace(alignment=SimpleNamespace(matrix=world))
+    result = SimpleNamespace(displacement=sample.displacement, prepared=placed)
+    assert error_against_truth(sample, result)["outside"] == pytest.approx(5.0, rel=1e-4)
+    assert error_against_truth(sample, result, affine=np.eye(4))["outside"] == 0
+    np.testing.assert_allclose(error_map(sample, result), 5.0, rtol=1e-4)
+
+
+def test_the_map_of_errors_has_their_means(brain):
+    sample = brain()
+    wrong = sample.displacement + np.random.default_rng(0).normal(size=sample.displacement.shape)
+    errors, truth = error_map(sample, wrong), Truth.of(sample)
+    assert errors.shape == sample.fixed.shape
+    outside = truth.foreground & ~truth.fixed_mask
+    assert errors[outside].mean() == pytest.approx(error_against_truth(sample, wrong)["outside"], rel=1e-6)
+    with pytest.raises(GridMismatch):
+        error_map(sample, sample.displacement[:, 1:])
 
 
 def test_batched_tensors_are_welcome_and_other_grids_are_not(brain):
