@@ -83,7 +83,12 @@ def _laws(plugins: list[PluginRecord]) -> bool:
         return True
     from mmtk.testing import CONTRACTS
 
-    offers = [offer for plugin in plugins for offer in plugin.offers if offer.family in CONTRACTS]
+    every = [offer for plugin in plugins for offer in plugin.offers if offer.family in CONTRACTS]
+    for offer in (offer for offer in every if offer.config.capabilities.learned):
+        typer.echo(
+            f"left out  the laws of {offer.family} {offer.name}: it is learned, and has no weights by itself"
+        )
+    offers = [offer for offer in every if not offer.config.capabilities.learned]
     bundles = [folder for plugin in plugins for folder in plugin.bundles]
     if not offers and not bundles:
         return True

@@ -122,13 +122,17 @@ def _unbuilt(offer: Offer, catalogue: Catalogue) -> str:
         return (
             f"{offer.config.__name__} has no default for {', '.join(needed)}; a part must work by its name alone"
         )
+    base = BASES[offer.family]
     try:
+        if offer.config.capabilities.learned:  # without weights there is nothing to build
+            made = load_target(offer.config.target)
+            good = isinstance(made, type) and issubclass(made, load_target(base))
+            return "" if good else f"{offer.config.target} is no class derived from {base.replace(':', '.')}"
         part = offer.config.model_validate({}, context={"catalogue": catalogue}).build()
     except (MmtkError, ValidationError) as error:
         return f"its defaults are refused: {_told(error)}"
     except (Exception, SystemExit) as error:
         return f"building it fails: {_told(error)}"
-    base = BASES[offer.family]
     if isinstance(part, load_target(base)):
         return ""
     return f"{offer.config.target} makes a {type(part).__name__}; derive it from {base.replace(':', '.')}"
