@@ -36,6 +36,7 @@ def new_bundle(start: Found, folder: Path) -> Path:
             version="0.1.0",
             changelog={"0.1.0": f"begun from {start.name} {metadata.get('version')}"},
             name=folder.name,
+            description=f"TODO: what it registers, of whom and for what. Was: {metadata.get('description')}",
             authors="TODO: who made it",
             copyright="TODO: whose it is",
         )

@@ -49,6 +49,12 @@ def test_a_new_bundle_is_listed_checked_and_data(command, mine):
     assert (rows["mine"]["trust"], rows["mine"]["origin"]) == ("data", "MMTK_BUNDLE_PATH")
     assert rows["lddmm"]["trust"] == "installed"
     assert "mine" in command("list")[1]
+    metadata = json.loads((mine / "configs" / "metadata.json").read_text())
+    assert {key for key, value in metadata.items() if "TODO" in str(value)} == {
+        "description",
+        "authors",
+        "copyright",
+    }
     code, out, _ = command("check", "mine")
     assert code == 0
     assert "wrong" not in out
