@@ -3,8 +3,8 @@
     python -m benchmarks.integrators [--size 96] [--steps 15]
 
 Each scheme runs in processes of its own with one thread. CPU seconds are those of the evaluation alone, the median of
-three. Memory is the peak of a process less what it held before the first evaluation, with every large block returned when
-it is freed (MALLOC_MMAP_THRESHOLD_, which costs time: so memory and time are taken from different processes); the
+three. Memory is the peak of a process less what it held before the first evaluation, with every large block returned
+when it is freed (MALLOC_MMAP_THRESHOLD_, which costs time: so memory and time are taken from different processes); the
 allocator's own holes may double it. The kernel is 8 mm wide on 1 mm voxels, so that velocities live on nodes 4 mm apart.
 """
 
