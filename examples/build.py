@@ -54,10 +54,13 @@ LINES = (
 CLOSE, NEAR = 0.05, 0.02
 
 _CELL = re.compile(
-    r"^# %%(?P<words>[^\[\n]*?)(?P<markdown>\[markdown\])?\s*(?:tags=(?P<tags>\[.*\]))?\s*$", re.MULTILINE
+    r"^# %%(?P<words>[^\[\n]*?)(?P<markdown>\[markdown\])?\s*(?:tags=(?P<tags>\[.*\]))?\s*$",
+    re.MULTILINE,
 )
 _OUTPUT = re.compile(r"<!-- output -->\n(.*?)<!-- end of output -->\n\n", re.DOTALL)
-_NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d\u202f]*(?:\.\d+)?(?:e[-+]?\d+)?(?P<unit>\s?(?:s|MB|GB)\b)?")
+_NUMBER = re.compile(
+    r"(?<![\w.])[-+−]?\d[\d\u202f]*(?:\.\d+)?(?:e[-+]?\d+)?(?P<unit>\s?(?:s|MB|GB)\b)?"
+)
 
 
 @dataclass(frozen=True)
@@ -98,18 +101,33 @@ def read_cells(script: str) -> list[Cell]:
     if any(line.strip() and not line.startswith("#") for line in before.splitlines()):
         raise ValueError("there is code before the first '# %%'; begin a cell")
     cells = []
-    for head, end in zip(heads, [*(h.start() for h in heads[1:]), len(script)], strict=True):
-        text, line = script[head.end() : end].strip("\n"), script.count("\n", 0, head.end()) + 2
+    for head, end in zip(
+        heads, [*(h.start() for h in heads[1:]), len(script)], strict=True
+    ):
+        text, line = (
+            script[head.end() : end].strip("\n"),
+            script.count("\n", 0, head.end()) + 2,
+        )
         if head["markdown"]:
             lines = text.splitlines()
-            odd = [one for one in lines if one.rstrip() and not re.match(r"#( |$)", one)]
+            odd = [
+                one for one in lines if one.rstrip() and not re.match(r"#( |$)", one)
+            ]
             if odd:
                 raise ValueError(
                     f"line {line + lines.index(odd[0])}: words of a markdown cell are comments: {odd[0]!r}"
                 )
             text = "\n".join(one.removeprefix("#").removeprefix(" ") for one in lines)
         tags = frozenset(json.loads(head["tags"] or "[]"))
-        cells.append(Cell(bool(head["markdown"]), text.strip("\n"), line, head["words"].strip(), tags))
+        cells.append(
+            Cell(
+                bool(head["markdown"]),
+                text.strip("\n"),
+                line,
+                head["words"].strip(),
+                tags,
+            )
+        )
     return cells
 
 
@@ -121,7 +139,9 @@ def read(name: str) -> list[Cell]:
 # --- running
 
 
-def run(script: Path, folder: Path, settings: Mapping[str, Any] | None = None) -> list[list[Output]]:
+def run(
+    script: Path, folder: Path, settings: Mapping[str, Any] | None = None
+) -> list[list[Output]]:
     """Run a script in a process of its own and return the outputs of its code cells; pictures go into ``folder``.
 
     Args:
@@ -136,7 +156,12 @@ def run(script: Path, folder: Path, settings: Mapping[str, Any] | None = None) -
     with tempfile.TemporaryDirectory() as place:
         report = Path(place) / "outputs.json"
         asked = [str(script), str(folder), str(report), json.dumps(settings or {})]
-        environ = {**os.environ, "OMP_WAIT_POLICY": "passive", "MPLBACKEND": "Agg", "TMPDIR": place}
+        environ = {
+            **os.environ,
+            "OMP_WAIT_POLICY": "passive",
+            "MPLBACKEND": "Agg",
+            "TMPDIR": place,
+        }
         done = subprocess.run(
             [sys.executable, str(Path(__file__).resolve()), "--in-here", *asked],
             env=environ,
@@ -147,15 +172,22 @@ def run(script: Path, folder: Path, settings: Mapping[str, Any] | None = None) -
         )
         if done.returncode:
             raise RuntimeError(f"{script.name} failed:\n{done.stderr[-4000:]}")
-        return [[Output(**one) for one in cell] for cell in json.loads(report.read_text(encoding="utf-8"))]
+        return [
+            [Output(**one) for one in cell]
+            for cell in json.loads(report.read_text(encoding="utf-8"))
+        ]
 
 
-def _run_here(script: Path, folder: Path, report: Path, settings: Mapping[str, Any]) -> None:
+def _run_here(
+    script: Path, folder: Path, report: Path, settings: Mapping[str, Any]
+) -> None:
     """Run a script in this process as Python would, and as a notebook would show it."""
     import matplotlib.pyplot as plt
 
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", ".torch\\.jit", DeprecationWarning)  # by ignite, which MONAI imports
+    warnings.filterwarnings(
+        "ignore", ".torch\\.jit", DeprecationWarning
+    )  # by ignite, which MONAI imports
     main = types.ModuleType("__main__")
     main.__dict__["__file__"] = str(script)
     sys.modules["__main__"], sys.argv = main, [str(script)]
@@ -179,7 +211,9 @@ def _run_here(script: Path, folder: Path, report: Path, settings: Mapping[str, A
         if settings and "remove-cell" in cell.tags:
             continue
         printed = io.StringIO()
-        code = compile("\n" * (cell.line - 1) + cell.text, str(script), "exec", dont_inherit=True)
+        code = compile(
+            "\n" * (cell.line - 1) + cell.text, str(script), "exec", dont_inherit=True
+        )
         with contextlib.redirect_stdout(printed):
             exec(code, main.__dict__)
         outputs[-1] += _flushed(printed)
@@ -190,16 +224,24 @@ def _run_here(script: Path, folder: Path, report: Path, settings: Mapping[str, A
         if "parameters" in cell.tags:
             unknown = set(settings) - set(main.__dict__)
             if unknown:
-                raise RuntimeError(f"{script.name} has no parameter {', '.join(sorted(unknown))}")
+                raise RuntimeError(
+                    f"{script.name} has no parameter {', '.join(sorted(unknown))}"
+                )
             main.__dict__.update(settings)
-    report.write_text(json.dumps([[vars(one) for one in cell] for cell in outputs]), encoding="utf-8")
+    report.write_text(
+        json.dumps([[vars(one) for one in cell] for cell in outputs]), encoding="utf-8"
+    )
 
 
 def _flushed(printed: io.StringIO) -> list[Output]:
     text = printed.getvalue().strip("\n")
     printed.seek(0)
     printed.truncate()
-    return [Output("\n".join(line.rstrip() for line in text.splitlines()))] if text.strip() else []
+    return (
+        [Output("\n".join(line.rstrip() for line in text.splitlines()))]
+        if text.strip()
+        else []
+    )
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -210,7 +252,11 @@ def _save(figure: Any, path: Path) -> None:
     figure.savefig(file, dpi=DPI, bbox_inches="tight", pad_inches=0.12)
     palette = Image.new("P", (1, 1))
     palette.putpalette([level for color in _palette() for level in color])
-    picture = Image.open(file).convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+    picture = (
+        Image.open(file)
+        .convert("RGB")
+        .quantize(palette=palette, dither=Image.Dither.NONE)
+    )
     picture.save(path, "PNG", optimize=True)
 
 
@@ -225,7 +271,9 @@ def _palette() -> list[tuple[int, ...]]:
     from mmtk.report.plots import COLORS
 
     ramps = [
-        LinearSegmentedColormap.from_list(name, COLORS[name])(np.linspace(0, 1, count))[:, :3]
+        LinearSegmentedColormap.from_list(name, COLORS[name])(np.linspace(0, 1, count))[
+            :, :3
+        ]
         for name, count in (("gray", 96), ("signed", 64), ("lengths", 60))
     ]
     lines = np.array([to_rgb(color) for color in LINES])
@@ -236,9 +284,13 @@ def _palette() -> list[tuple[int, ...]]:
 # --- pages
 
 
-def page_of(name: str, cells: Sequence[Cell], outputs: Sequence[Sequence[Output]] | None = None) -> str:
+def page_of(
+    name: str, cells: Sequence[Cell], outputs: Sequence[Sequence[Output]] | None = None
+) -> str:
     """Return the page of a script; without ``outputs``, what of it does not depend on them."""
-    parts = [f"<!-- Made by `python examples/build.py {name}` from examples/{name}.py. Edit that. -->\n\n"]
+    parts = [
+        f"<!-- Made by `python examples/build.py {name}` from examples/{name}.py. Edit that. -->\n\n"
+    ]
     code = iter(outputs if outputs is not None else [[]] * len(cells))
     for cell in cells:
         if cell.words:
@@ -261,7 +313,9 @@ def _shown(output: Output, cell: Cell) -> str:
     if output.text:
         return f"```text\n{output.text}\n```\n\n"
     if not cell.title:
-        raise ValueError(f"line {cell.line}: a cell that draws needs a title that says in words what is seen")
+        raise ValueError(
+            f"line {cell.line}: a cell that draws needs a title that says in words what is seen"
+        )
     return f"![{cell.title}](../images/examples/{output.picture})\n\n"
 
 
@@ -284,7 +338,9 @@ def problems(name: str) -> list[str]:
     page = path.read_text(encoding="utf-8")
     found = []
     if without_outputs(page) != page_of(name, read(name)):
-        found.append(f"docs/examples/{name}.md does not show the cells of examples/{name}.py; {again}")
+        found.append(
+            f"docs/examples/{name}.md does not show the cells of examples/{name}.py; {again}"
+        )
     named = set(re.findall(r"images/examples/([\w.-]+)\)", page))
     there = {file.name for file in PICTURES.glob(f"{name}-*.png")}
     if named != there:
@@ -298,7 +354,9 @@ def changed(page: str, again: str) -> list[str]:
     """Say where the outputs of two pages of one script differ by more than rounding; seconds and memory may."""
     before, after = outputs_of(page), outputs_of(again)
     if len(before) != len(after):
-        return [f"{len(before)} cells of the page have outputs, of the new run {len(after)}"]
+        return [
+            f"{len(before)} cells of the page have outputs, of the new run {len(after)}"
+        ]
     found = []
     for one, other in zip(before, after, strict=True):
         lines = one.splitlines(), other.splitlines()
@@ -306,7 +364,9 @@ def changed(page: str, again: str) -> list[str]:
             found.append(f"the page says {one!r}, the new run {other!r}")
             continue
         found += [
-            f"the page says {a!r}, the new run {b!r}" for a, b in zip(*lines, strict=True) if not _same(a, b)
+            f"the page says {a!r}, the new run {b!r}"
+            for a, b in zip(*lines, strict=True)
+            if not _same(a, b)
         ]
     return found
 
@@ -317,7 +377,10 @@ def _same(one: str, other: str) -> bool:
     if words[0] != words[1] or one.startswith("!["):
         return one == other
     pairs = zip(*numbers, strict=True)
-    return all(a["unit"] or abs(_value(a) - _value(b)) <= max(NEAR, CLOSE * abs(_value(a))) for a, b in pairs)
+    return all(
+        a["unit"] or abs(_value(a) - _value(b)) <= max(NEAR, CLOSE * abs(_value(a)))
+        for a, b in pairs
+    )
 
 
 def _value(number: re.Match[str]) -> float:
@@ -340,24 +403,38 @@ def build(name: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the pages of the examples.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
-    parser.add_argument("--check", action="store_true", help="say which pages are stale, and run nothing")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(NAMES)}; all by default",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="say which pages are stale, and run nothing",
+    )
     parser.add_argument("--in-here", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     unknown = set(asked.names) - set(NAMES)
     if unknown:
-        parser.error(f"no example is called {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+        parser.error(
+            f"no example is called {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}"
+        )
     if asked.in_here:
         script, pictures, report, settings = asked.in_here
         _run_here(Path(script), Path(pictures), Path(report), json.loads(settings))
     elif asked.check:
         found = [problem for name in asked.names or NAMES for problem in problems(name)]
-        sys.exit("\n".join(found))
+        sys.exit("\n".join(found) or 0)
     else:
         for name in asked.names or NAMES:
             start = time.perf_counter()
             build(name)
-            print(f"docs/examples/{name}.md: {time.perf_counter() - start:.0f} s", flush=True)
+            print(
+                f"docs/examples/{name}.md: {time.perf_counter() - start:.0f} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

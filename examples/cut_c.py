@@ -21,7 +21,14 @@ import torch
 import mmtk
 from mmtk.equations import Metamorphosis
 from mmtk.fields import Gaussian, Grid
-from mmtk.integrators import Context, Eulerian, Lagrangian, Particles, SemiLagrangian, Sharp
+from mmtk.integrators import (
+    Context,
+    Eulerian,
+    Lagrangian,
+    Particles,
+    SemiLagrangian,
+    Sharp,
+)
 from mmtk.io import Volume
 from mmtk.report import draw_grid, draw_plane
 from mmtk.samples import c_shapes, shape_scores
@@ -44,15 +51,27 @@ letter = next(c_shapes(1, seed=2, size=size, amplitude=600.0))
 print(f"the mask of the cut covers {letter.mask.sum()} of {letter.mask.size} pixels")
 
 # %% The letter that is carried, with the mask of its cut, and the one that stays tags=["hide-input"]
-upright = np.array([[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # rows run down, as in a picture
+upright = np.array(
+    [[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+)  # rows run down, as in a picture
 view = {"like": Volume(letter.fixed, upright), "zoom": 0.83 * size}
 seen = {**view, "limits": (0, 1), "bar": 20}
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
-draw_plane(axes[0], letter.moving, **seen, title="moving: deformed and cut", outlines=[letter.mask])
+draw_plane(
+    axes[0],
+    letter.moving,
+    **seen,
+    title="moving: deformed and cut",
+    outlines=[letter.mask],
+)
 draw_plane(axes[1], letter.fixed, **seen, title="fixed: whole")
 true_shape = letter.fixed - letter.appearance
 draw_plane(
-    axes[2], true_shape, **seen, title="the true shape: cut, where it was cut", outlines=[letter.fixed_mask]
+    axes[2],
+    true_shape,
+    **seen,
+    title="the true shape: cut, where it was cut",
+    outlines=[letter.fixed_mask],
 )
 draw_grid(axes[2], letter.displacement, **view, step=10)
 plt.show()
@@ -68,8 +87,8 @@ plt.show()
 
 # %%
 model = {
-    "momentum": "coupled", "shape": "momentum", "similarity": "ssd", "mu": 0.1, "lambda": 1e-4,
-    "sigma": (6.0,), "levels": (1.0,), "iterations": (iterations,), "steps": 10,
+    "momentum": "coupled", "shape": "momentum", "mu": 0.1, "lambda": 1e-4, "sigma": (6.0,),
+    "similarity": "ssd", "levels": (1.0,), "iterations": (iterations,), "steps": 10,
     "init": "none", "normalize": "none",
 }  # fmt: skip
 pair = {"moving": letter.moving, "fixed": letter.fixed, "mask": letter.mask}
@@ -100,26 +119,46 @@ for column, (name, one) in zip(axes.T, found.items(), strict=True):
     draw_plane(column[1], one.deformed, **seen, **outline)
     draw_grid(column[1], one.displacement, **view, step=8)
     error = np.hypot(*(one.displacement - letter.displacement))
-    drawn = draw_plane(column[2], error, **view, colors="lengths", limits=(0, 4), outlines=[letter.fixed > 0.5])
-for panel, words in zip(axes[:, 0], ("shape and appearance", "shape alone", "error of the map"), strict=True):
-    panel.text(-0.06, 0.5, words, transform=panel.transAxes, rotation=90, va="center", ha="right", fontsize=10)
+    drawn = draw_plane(
+        column[2],
+        error,
+        **view,
+        colors="lengths",
+        limits=(0, 4),
+        outlines=[letter.fixed > 0.5],
+    )
+for panel, words in zip(
+    axes[:, 0], ("shape and appearance", "shape alone", "error of the map"), strict=True
+):
+    panel.text(
+        -0.06,
+        0.5,
+        words,
+        transform=panel.transAxes,
+        rotation=90,
+        va="center",
+        ha="right",
+        fontsize=10,
+    )
 figure.colorbar(drawn, ax=axes[2], shrink=0.8, label="pixels", pad=0.01)
 plt.show()
 
 # %%
-nothing = np.zeros_like(letter.displacement)
-print(f"{'':18s} across edges  near the cut  in the cut      s  error outside  shape's share  energy  CPU time")
-for name, displacement in {"before": nothing, **{name: one.displacement for name, one in found.items()}}.items():
+maps = {"before": np.zeros_like(letter.displacement)}
+maps |= {name: one.displacement for name, one in found.items()}
+print(f"{'':16s} across edges  near the cut  in the cut    s  error outside")
+for name, displacement in maps.items():
     score = shape_scores(letter, displacement)
-    line = f"{name:18s} {score['normal']:12.2f}  {score['near']:12.2f}  {score['in_cut']:10.2f}  {score['s']:5.0f}"
-    line += f"  {score['outside']:13.1f}"
-    if name in found:
-        share = found[name].metrics["disentanglement"]["share_explained_by_shape"]
-        line += f"  {share:13.2f}  {found[name].registration.energies[-1]:6.1f}  {seconds[name]:6.1f} s"
-    print(line)
-folds = sum(one.metrics["deformation"]["folds"] for one in found.values())
-leak = max(one.metrics["disentanglement"]["appearance_leak"] for one in found.values())
-print(f"of all five: {folds} folds, {leak:g} of the appearance outside the mask")
+    lengths = f"{score['normal']:12.2f}  {score['near']:12.2f}  {score['in_cut']:10.2f}"
+    print(f"{name:16s} {lengths}  {score['s']:3.0f}  {score['outside']:13.1f}")
+
+print(f"\n{'':16s} folds  appearance outside  shape's share  energy  processor")
+for name, one in found.items():
+    kept_apart = one.metrics["disentanglement"]
+    share, leak = kept_apart["share_explained_by_shape"], kept_apart["appearance_leak"]
+    folds, energy = one.metrics["deformation"]["folds"], one.registration.energies[-1]
+    row = f"{name:16s} {folds:5d}  {leak:18.2f}  {share:13.2f}  {energy:6.1f}"
+    print(f"{row}  {seconds[name]:7.1f} s")
 
 # %% [markdown]
 # Columns one to three are distances to the true deformation in pixels. Along the stroke a letter is uniform, and
@@ -143,46 +182,67 @@ print(f"of all five: {folds} folds, {leak:g} of the appearance outside the mask"
 # differences between `sharp` and `lagrangian` as a verdict.
 
 # %%
-box = found["lagrangian"].prepared.pair.box  # the part of the image that is worth comparing
+solved = found["lagrangian"]
 momentum = torch.zeros(1, 1, size, size)
-momentum[(..., *box)] = found["lagrangian"].registration.shape["momentum"]
-image, mask = (torch.from_numpy(np.float32(array))[None, None] for array in (letter.moving, letter.mask))
-equation = Metamorphosis.from_kernel(Gaussian(6.0), Grid((size, size), (1.0, 1.0)), mu=0.1, stride=3.0)
+# A registration looks at the box of the image that is worth comparing.
+momentum[(..., *solved.prepared.pair.box)] = solved.registration.shape["momentum"]
+image, mask = (
+    torch.tensor(a)[None, None].float() for a in (letter.moving, letter.mask)
+)
+grid = Grid((size, size), (1.0, 1.0))
+equation = Metamorphosis.from_kernel(Gaussian(6.0), grid, mu=0.1, stride=3.0)
+context = Context(mask=mask)
 
 
 @torch.no_grad()
 def shot(integrator, steps):
-    end = shoot_energy(equation, integrator, image, momentum, steps, Context(mask=mask)).image
-    return end[0, 0].double().numpy()
+    """The image at the end of the path."""
+    end = shoot_energy(equation, integrator, image, momentum, steps, context)
+    return end.image[0, 0].double().numpy()
 
 
 reference = shot(Lagrangian(order=2), 2 * max(many_steps))
 schemes = {
-    "eulerian": Eulerian(), "semi_lagrangian": SemiLagrangian(), "sharp": Sharp(), "lagrangian": Lagrangian(),
-    "particles": Particles(),
+    "eulerian": Eulerian(), "semi_lagrangian": SemiLagrangian(), "sharp": Sharp(),
+    "lagrangian": Lagrangian(), "particles": Particles(),
 }  # fmt: skip
-errors = {
-    name: [float(np.sqrt(np.mean((shot(scheme, steps) - reference) ** 2))) for steps in many_steps]
-    for name, scheme in schemes.items()
-}
+errors = {}
+for name, scheme in schemes.items():
+    off = [shot(scheme, steps) - reference for steps in many_steps]
+    errors[name] = [float(np.sqrt(np.mean(one**2))) for one in off]
+
 print(f"{'steps':16s}" + "".join(f"{steps:9d}" for steps in many_steps))
 for name, row in errors.items():
-    print(f"{name:16s}" + "".join(f"{error:9.4f}" if error < 1 else "  blew up" for error in row))
+    cells = [f"{error:9.4f}" if error < 1 else "  blew up" for error in row]
+    print(f"{name:16s}" + "".join(cells))
 
 # %% The error of the image against the number of time steps tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-colors = dict(zip(schemes, ("#fa8174", "#fdb462", "#8dd3c7", "#81b1d2", "#bc82bd"), strict=True))
+colors = dict(
+    zip(schemes, ("#fa8174", "#fdb462", "#8dd3c7", "#81b1d2", "#bc82bd"), strict=True)
+)
 for name, row in errors.items():
-    there = [(steps, error) for steps, error in zip(many_steps, row, strict=True) if error < 1]
+    there = [
+        (steps, error)
+        for steps, error in zip(many_steps, row, strict=True)
+        if error < 1
+    ]
     if there:
         axes.loglog(*zip(*there, strict=True), "o-", color=colors[name], linewidth=2)
-        label = {"xytext": (8, {"eulerian": 5, "semi_lagrangian": -5}.get(name, 0)), "color": colors[name]}
+        label = {
+            "xytext": (8, {"eulerian": 5, "semi_lagrangian": -5}.get(name, 0)),
+            "color": colors[name],
+        }
         axes.annotate(name, there[-1], **label, textcoords="offset points", va="center")
 slope = 0.3 * errors["lagrangian"][0] * many_steps[0] / np.array(many_steps)
 axes.loglog(many_steps, slope, ":", color="#98a2b3")
 label = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
 axes.annotate("order 1", (many_steps[-1], slope[-1]), **label, color="#98a2b3")
-axes.set(xlabel="time steps", ylabel="error of the image (root mean square)", xlim=(2.7, many_steps[-1] * 2.4))
+axes.set(
+    xlabel="time steps",
+    ylabel="error of the image (root mean square)",
+    xlim=(2.7, many_steps[-1] * 2.4),
+)
 axes.set_xticks(many_steps, [str(steps) for steps in many_steps])
 axes.minorticks_off()
 axes.spines[["top", "right"]].set_visible(False)
@@ -214,14 +274,16 @@ plt.show()
 # velocity. No integrator is needed, and it is much faster:
 
 # %%
-fast = {**model, "momentum": "split", "shape": "white", "levels": (4.0, 2.0, 1.0), "iterations": (20, 20, 20)}
+fast = model | {"momentum": "split", "shape": "white"}
+fast |= {"levels": (4.0, 2.0, 1.0), "iterations": (20, 20, 20)}
 start = time.process_time()
 split = mmtk.register(**pair, **fast)
+passed = time.process_time() - start
 score = shape_scores(letter, split.displacement)
-print(
-    f"across edges {score['normal']:.2f}, near the cut {score['near']:.2f}, in the cut {score['in_cut']:.2f} pixels"
-)
-print(f"{time.process_time() - start:.1f} s of processor time")
+print(f"across edges  {score['normal']:.2f} pixels")
+print(f"near the cut  {score['near']:.2f} pixels")
+print(f"in the cut    {score['in_cut']:.2f} pixels")
+print(f"processor     {passed:.1f} s")
 
 # %% [markdown]
 # - Cut the *fixed* image instead: `c_shapes(cut="target")`, the problem of the ISBI 2022 paper.
@@ -233,20 +295,36 @@ print(f"{time.process_time() - start:.1f} s of processor time")
 # %% tags=["remove-cell"]
 scores = {name: shape_scores(letter, one.displacement) for name, one in found.items()}
 sharps = ("sharp", "lagrangian", "particles")
-assert all(one.metrics["deformation"]["folds"] == 0 and not one.registration.notes for one in found.values())
-assert all(one.metrics["disentanglement"]["appearance_leak"] == 0 for one in found.values())
-assert all(one.warped[letter.fixed_mask & (letter.fixed > 0.9)].mean() > 0.8 for one in found.values()), (
-    "all paint the cut"
+assert all(
+    one.metrics["deformation"]["folds"] == 0 and not one.registration.notes
+    for one in found.values()
 )
+assert all(
+    one.metrics["disentanglement"]["appearance_leak"] == 0 for one in found.values()
+)
+assert all(
+    one.warped[letter.fixed_mask & (letter.fixed > 0.9)].mean() > 0.8
+    for one in found.values()
+), "all paint the cut"
 across = {name: score["normal"] for name, score in scores.items()}
-assert max(across[name] for name in sharps) < 1.2 * min(across[name] for name in sharps), "the three agree"
-assert across["eulerian"] > across["semi_lagrangian"] > 1.2 * max(across[name] for name in sharps)
+assert max(across[name] for name in sharps) < 1.2 * min(
+    across[name] for name in sharps
+), "the three agree"
+assert (
+    across["eulerian"]
+    > across["semi_lagrangian"]
+    > 1.2 * max(across[name] for name in sharps)
+)
 assert min(score["in_cut"] for score in scores.values()) > 5 * min(across.values()), (
     "in the cut there is nothing to see"
 )
 assert not errors["eulerian"][2] < 1, "eulerian blows up"
-assert errors["semi_lagrangian"][-1] > 1.5 * min(errors["semi_lagrangian"]), "worse with more steps"
+assert errors["semi_lagrangian"][-1] > 1.5 * min(errors["semi_lagrangian"]), (
+    "worse with more steps"
+)
 for name in ("sharp", "lagrangian"):
-    assert all(a > b for a, b in zip(errors[name], errors[name][1:], strict=False)), "fall with the steps"
+    assert all(a > b for a, b in zip(errors[name], errors[name][1:], strict=False)), (
+        "fall with the steps"
+    )
 assert errors["particles"][-1] > 0.9 * errors["particles"][2], "soon stops falling"
 assert shape_scores(letter, split.displacement)["normal"] < 1.2 * across["lagrangian"]

@@ -11,6 +11,7 @@
 
 # %% imports, and a terminal's command line tags=["hide-input"]
 import inspect
+import itertools
 import json
 import os
 import shlex
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -26,14 +28,13 @@ import torch
 import torch.nn.functional as F
 
 import mmtk
-from mmtk.io import to_world, total_displacement
 from mmtk.report import draw_plane
-from mmtk.samples import Truth, error_against_truth
+from mmtk.samples import Truth, error_against_truth, error_map
 from mmtk.similarity import SquaredDifference
 
 
 def sh(line, *, last=None, right=0):
-    """Run a line as a terminal does; in a notebook, `!mmtk ...` is the same. `last`: show so many lines alone."""
+    """Run a line as a terminal does, and show its last lines; in a notebook: !mmtk ..."""
     print("$", line)
     words = [sys.executable, "-m", *shlex.split(line.replace("\\\n", " "))]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
@@ -42,7 +43,9 @@ def sh(line, *, last=None, right=0):
     print(*done.stdout.rstrip().splitlines()[-last if last else None :], "", sep="\n")
 
 
-strangers = next(p for p in (Path("plugins"), Path("examples/plugins")) if p.is_dir()).resolve()
+strangers = next(
+    p for p in (Path("plugins"), Path("examples/plugins")) if p.is_dir()
+).resolve()
 os.chdir(tempfile.mkdtemp())  # a new folder for what this page writes
 os.environ["COLUMNS"] = "120"
 plt.style.use("dark_background")
@@ -60,7 +63,9 @@ seed = 1
 sh(f"mmtk sample tumor_brain --out case dim=2 contrast=other seed={seed}")
 
 # %% A patient with a T2-like contrast and a tumor, and the template with that of a T1 tags=["hide-input"]
-patient, template, lesion = (mmtk.read_image(f"case/{name}.nii.gz") for name in ("moving", "fixed", "mask"))
+patient, template, lesion = (
+    mmtk.read_image(f"case/{name}.nii.gz") for name in ("moving", "fixed", "mask")
+)
 figure, axes = plt.subplots(1, 2, figsize=(6, 3.4), layout="constrained")
 draw_plane(axes[0], patient, template, title="the patient", outlines=[lesion], bar=50)
 draw_plane(axes[1], template, template, title="the template", bar=50)
@@ -71,22 +76,19 @@ plt.show()
 # is out of its reach. What it does then looks like work, and is worse than nothing:
 
 # %%
-case = {"moving": "case/moving.nii.gz", "fixed": "case/fixed.nii.gz", "mask": "case/mask.nii.gz"}
+case = {name: f"case/{name}.nii.gz" for name in ("moving", "fixed", "mask")}
 case |= {"lesion": "grew", "init": "none"}
 truth = Truth.read("case")
 nothing = error_against_truth(truth, np.zeros_like(truth.displacement))
-
-
-def errors_of(result):
-    """Distance from the true place in mm, on average over regions of the template."""
-    return error_against_truth(truth, result.displacement, affine=result.prepared.alignment.matrix)
-
-
-tried = {"local_ssd, the default": mmtk.register(**case)}
-error = errors_of(tried["local_ssd, the default"])
-print(f"error far from the lesion: {error['far']:.1f} mm, near it: {error['near']:.1f} mm")
-print(f"before the registration:   {nothing['far']:.1f} mm and {nothing['near']:.1f} mm")
-print("what its report asks:", *tried["local_ssd, the default"].doubts, sep="\n  ")
+default = mmtk.register(**case)
+error = error_against_truth(truth, default)
+print(
+    f"error far from the lesion {error['far']:.1f} mm, near it {error['near']:.1f} mm"
+)
+print(f"before the registration: {nothing['far']:.1f} mm and {nothing['near']:.1f} mm")
+print("what its report asks:")
+for doubt in default.doubts:
+    print(textwrap.fill(doubt, 86, initial_indent="- ", subsequent_indent="  "))
 
 # %% [markdown]
 # ## A formula
@@ -106,7 +108,7 @@ print("what its report asks:", *tried["local_ssd, the default"].doubts, sep="\n 
 
 # %%
 class Edges(SquaredDifference):
-    """Squared differences of the directions in which edges run, whichever side is bright."""
+    """Squared differences of the directions of edges, whichever side is bright."""
 
     def __init__(self, *, eps: float = 0.1):
         super().__init__()
@@ -125,17 +127,20 @@ class Edges(SquaredDifference):
 # beside you it would be `my_file:Edges`, also on the command line.
 
 # %%
-tried["mi, which mmtk has, too"] = mmtk.register(**case, similarity="mi")
-tried["our Edges"] = mmtk.register(**case, similarity="__main__:Edges")
+tried = {
+    "local_ssd, the default": default,
+    "mi, which mmtk has, too": mmtk.register(**case, similarity="mi"),
+    "our Edges": mmtk.register(**case, similarity="__main__:Edges"),
+}
 
 # %% The patient deformed by three similarities, and how far from the truth tags=["hide-input"]
-true = to_world(truth.displacement, truth.affine)
 figure, axes = plt.subplots(2, 3, figsize=(8.6, 6.9), layout="constrained")
-for column, (name, result) in zip(axes.T, tried.items(), strict=True):
-    draw_plane(column[0], result.deformed, template, title=name, outlines=[result.warped_mask], bar=50)
-    off = total_displacement(result.displacement, template, result.prepared.alignment.matrix) - true
-    distance = np.hypot(*off) * truth.foreground
-    drawn = draw_plane(column[1], distance, template, colors="lengths", limits=(0, 8), outlines=[truth.fixed_mask])
+view = {"colors": "lengths", "limits": (0, 8), "outlines": [truth.fixed_mask]}
+for column, (name, one) in zip(axes.T, tried.items(), strict=True):
+    outline = {"outlines": [one.warped_mask]}
+    draw_plane(column[0], one.deformed, template, title=name, bar=50, **outline)
+    distance = error_map(truth, one) * truth.foreground
+    drawn = draw_plane(column[1], distance, template, **view)
 figure.colorbar(drawn, ax=axes[1], shrink=0.8, label="error, mm", pad=0.01)
 plt.show()
 
@@ -159,6 +164,8 @@ PART = package / "src/edge_directions/edge_directions.py"
 HEAD = """\
 \"\"\"The similarity itself.\"\"\"
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from mmtk.similarity import SquaredDifference
@@ -172,7 +179,8 @@ def source_of(one):
     try:
         return inspect.getsource(one)
     except (OSError, TypeError):
-        return next(cell for cell in reversed(globals()["In"]) if f"class {one.__name__}" in cell) + "\n"
+        cells = reversed(globals()["In"])
+        return next(cell for cell in cells if f"class {one.__name__}" in cell) + "\n"
 
 
 PART.write_text(HEAD + source_of(Edges).replace("class Edges", "class EdgeDirections"))
@@ -199,7 +207,9 @@ class EdgeDirectionsConfig(ComponentConfig):
 
     target = "edge_directions.edge_directions:EdgeDirections"
     kind: Literal["edge_directions"] = "edge_directions"
-    eps: float = Field(default=0.1, gt=0, description="intensity per voxel; weaker edges count as flat")
+    eps: float = Field(
+        default=0.1, gt=0, description="intensity per voxel; weaker edges count as flat"
+    )
 
 
 @hookimpl
@@ -222,7 +232,7 @@ from edge_directions.plugin import EdgeDirectionsConfig
 
 
 class TestEdgeDirections(SimilarityContract):
-    """Every law of a similarity: gradient, minimum, mask, orientation, batch, dtype, memory, errors."""
+    """Every law of a similarity: gradient, minimum, mask, orientation, memory, ..."""
 
     @pytest.fixture
     def part(self):
@@ -243,7 +253,9 @@ def test_the_sign_of_an_edge_does_not_matter_and_its_direction_does():
 # installs into a folder of its own instead:
 
 # %%
-os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(p).resolve()) for p in (package / "src", "parts"))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    str(Path(p).resolve()) for p in (package / "src", "parts")
+)
 sh("pip install -q --no-deps --no-build-isolation --target parts ./edge-directions")
 sh("pytest -q --tb=no -p no:cacheprovider edge-directions", last=4, right=1)
 
@@ -262,10 +274,11 @@ sh("pytest -q --tb=no -p no:cacheprovider edge-directions", last=4, right=1)
 
 # %%
 class EdgeDirections(SquaredDifference):
-    """Squared differences of the directions in which edges run, whichever side is bright.
+    """Squared differences of the directions of edges, whichever side is bright.
 
     Args:
-        eps: Slope, in intensity per voxel of the finest axis, below which an image counts as flat; > 0.
+        eps: Slope, in intensity per voxel of the finest axis, below which an image
+            counts as flat; > 0.
     """
 
     def __init__(self, *, eps: float = 0.1, reduction="sum"):
@@ -273,26 +286,36 @@ class EdgeDirections(SquaredDifference):
         self.eps = eps
 
     def prepare(self, image, weight=None, scale=1, spacing=None):
-        """Return ``g g^T / (|g|^2 + eps^2)``: what of it is not symmetric twice, ``(B, C d (d + 1) / 2, *space)``."""
+        """Return ``g g^T / (|g|^2 + eps^2)``, ``(B, C d (d + 1) / 2, *space)``.
+
+        Of two entries that are equal one is left, times the root of two.
+        """
         dim = image.ndim - 2
         sizes = [1.0] * dim if spacing is None else list(spacing)
         scales = [scale] * dim if isinstance(scale, int) else list(scale)
         finest = min(k * size for k, size in zip(scales, sizes, strict=True))
-        seen = torch.ones_like(image[:, :1]) if weight is None else (weight > 0).to(image)
+        seen = torch.ones_like(image[:, :1])
+        if weight is not None:
+            seen = (weight > 0).to(image)
         image = torch.where(seen > 0, image, 0)
-        slopes = [self.slope(image, seen, axis) * (finest / sizes[axis]) for axis in range(dim)]
+        slopes = [self.slope(image, seen, a) * finest / sizes[a] for a in range(dim)]
         square = sum(slope.square() for slope in slopes) + self.eps**2
-        pairs = [(a, b) for a in range(dim) for b in range(a + 1)]
-        return torch.cat([(1 if a == b else 2**0.5) * slopes[a] * slopes[b] / square for a, b in pairs], dim=1)
+        parts = []
+        for a, b in itertools.combinations_with_replacement(range(dim), 2):
+            share = 1 if a == b else 2**0.5
+            parts.append(share * slopes[a] * slopes[b] / square)
+        return torch.cat(parts, dim=1)
 
     @staticmethod
     def slope(image, seen, axis):
-        """Return the mean of the differences to both neighbors, as far as they are seen."""
-        n = image.shape[axis + 2]
-        known = seen.narrow(axis + 2, 0, n - 1) * seen.narrow(axis + 2, 1, n - 1)
-        steps = torch.diff(image, dim=axis + 2) * known
+        """Return the mean difference to the neighbors, as far as they are seen."""
+        n, where = image.shape[axis + 2], axis + 2
+        known = seen.narrow(where, 0, n - 1) * seen.narrow(where, 1, n - 1)
+        steps = torch.diff(image, dim=where) * known
         side = [0, 0] * (image.ndim - 3 - axis)
-        total, count = (F.pad(one, [*side, 1, 0]) + F.pad(one, [*side, 0, 1]) for one in (steps, known))
+        before, after = [*side, 1, 0], [*side, 0, 1]
+        total = F.pad(steps, before) + F.pad(steps, after)
+        count = F.pad(known, before) + F.pad(known, after)
         return total / count.clamp_min(1)
 
 
@@ -302,10 +325,10 @@ class EdgeDirections(SquaredDifference):
 
 # %%
 PART.write_text(HEAD + source_of(EdgeDirections))
-limits = '    limits = {"memory": 90}  # images of 32^3: six channels of two images, and what they are made of\n'
-before, after = DESCRIPTION.split('    kind: Literal["edge_directions"]')
+NAME = '    kind: Literal["edge_directions"] = "edge_directions"\n'
+LIMITS = '    limits = {"memory": 90}  # six channels of two images, and what they are made of\n'
 (package / "src/edge_directions/plugin.py").write_text(
-    before + limits + '    kind: Literal["edge_directions"]' + after
+    DESCRIPTION.replace(NAME, LIMITS + NAME)
 )
 sh("pytest -q --tb=no -p no:cacheprovider edge-directions", last=1)
 
@@ -321,11 +344,10 @@ sh("mmtk plugins --kind similarity")
 sh("mmtk show edge_directions")
 
 # %%
-sh(
-    "mmtk run bundle=metamorph_brats moving=case/moving.nii.gz fixed=case/fixed.nii.gz mask=case/mask.nii.gz \\\n"
-    "    lesion=grew init=none similarity=edge_directions similarity.eps=0.1 --out result",
-    last=6,
-)
+images = """moving=case/moving.nii.gz fixed=case/fixed.nii.gz \\
+    mask=case/mask.nii.gz init=none"""
+sh(f"""mmtk run bundle=metamorph_brats similarity=edge_directions similarity.eps=0.1 \\
+    lesion=grew --out result {images}""", last=6)  # fmt: skip
 
 # %% [markdown]
 # ## A stranger's package
@@ -344,12 +366,13 @@ sh("mmtk show rk4")
 # Its similarity and its method are made for our problem, too. The same pair, by name alone:
 
 # %%
-images = "moving=case/moving.nii.gz fixed=case/fixed.nii.gz mask=case/mask.nii.gz init=none"
-sh(f"mmtk run bundle=metamorph_brats similarity=mind_ssc lesion=grew --out by_mind_ssc \\\n    {images}", last=1)
-sh(f"mmtk run method=convexadam --out by_convexadam \\\n    {images}", last=1)
+sh(f"""mmtk run bundle=metamorph_brats similarity=mind_ssc \\
+    lesion=grew --out by_mind_ssc {images}""", last=1)  # fmt: skip
+sh(f"mmtk run method=convexadam --out by_convexadam {images}", last=1)
 
 # %%
-everyone = {"before": nothing, **{name: errors_of(result) for name, result in tried.items()}}
+everyone = {"before": nothing}
+everyone |= {name: error_against_truth(truth, one) for name, one in tried.items()}
 for name, folder in (
     ("edge_directions, installed", "result"),
     ("mind_ssc, a stranger's", "by_mind_ssc"),
@@ -382,14 +405,22 @@ for name, error in everyone.items():
 # - All laws, family by family: [contracts](../contracts.md).
 
 # %% tags=["remove-cell"]
-default, ours = everyone["local_ssd, the default"], everyone["edge_directions, installed"]
+default, ours = (
+    everyone["local_ssd, the default"],
+    everyone["edge_directions, installed"],
+)
 assert default["far"] > nothing["far"] and default["near"] > nothing["near"], (
     "the default has torn the brain apart"
 )
 for name, error in everyone.items():
     if name not in ("before", "local_ssd, the default"):
-        assert error["far"] < 0.25 * nothing["far"] and error["near"] < 0.5 * nothing["near"], f"{name} works"
+        assert (
+            error["far"] < 0.25 * nothing["far"]
+            and error["near"] < 0.5 * nothing["near"]
+        ), f"{name} works"
 mutual = everyone["mi, which mmtk has, too"]
-assert mutual["far"] < ours["far"] and mutual["near"] > ours["near"], "they rank differently"
+assert mutual["far"] < ours["far"] and mutual["near"] > ours["near"], (
+    "they rank differently"
+)
 assert ours["near"] < 0.75 * everyone["our Edges"]["near"], "the mended mistake was one"
 assert Path("result/report.html").is_file()
