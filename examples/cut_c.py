@@ -79,11 +79,10 @@ plt.show()
 # %% [markdown]
 # ## The one command
 #
-#     mmtk run bundle=metamorphosis moving=c.nii.gz fixed=whole.nii.gz mask=cut.nii.gz integrator=sharp
-#
-# `bundle=metamorphosis` is the coupled model as published: one momentum drives the deformation, and paints under
-# the mask. `integrator=` chooses who carries it. For a letter, whose pixels we call millimeters, everything is
-# finer than in a head, so the kernel is narrow and one level is enough:
+# `mmtk run bundle=metamorphosis moving=... fixed=... mask=... integrator=sharp` is the coupled model as published:
+# one momentum drives the deformation, and paints under the mask. `integrator=` chooses who carries it. For a
+# letter, whose pixels we call millimeters, everything is finer than in a head, so the kernel is narrow and one
+# level is enough. In Python, for all five:
 
 # %%
 model = {
