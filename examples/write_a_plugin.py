@@ -43,11 +43,20 @@ def sh(line, *, last=None, right=0):
     print(*done.stdout.rstrip().splitlines()[-last if last else None :], "", sep="\n")
 
 
+def source_of(one):
+    """The lines of a class: from the script, or from the cells that a notebook keeps."""
+    try:
+        return inspect.getsource(one)
+    except (OSError, TypeError):
+        cells = reversed(globals()["In"])
+        return next(cell for cell in cells if f"class {one.__name__}" in cell) + "\n"
+
+
 strangers = next(
     p for p in (Path("plugins"), Path("examples/plugins")) if p.is_dir()
 ).resolve()
 os.chdir(tempfile.mkdtemp())  # a new folder for what this page writes
-os.environ["COLUMNS"] = "120"
+os.environ["COLUMNS"] = "86"
 plt.style.use("dark_background")
 
 # %% which patient tags=["parameters"]
@@ -157,12 +166,13 @@ package = Path("edge-directions")
 print(*sorted(str(path) for path in package.rglob("*") if path.is_file()), sep="\n")
 
 # %% [markdown]
-# Three files are ours to change: the part, its description, and its own test. The part is the class above:
+# Three files are ours to change: the part, its description, and its own test. The part is the class above, whose
+# text `source_of` takes from where it stands:
 
 # %%
 PART = package / "src/edge_directions/edge_directions.py"
-HEAD = """\
-\"\"\"The similarity itself.\"\"\"
+HEAD = '''\
+"""The similarity itself."""
 
 import itertools
 
@@ -171,18 +181,7 @@ import torch.nn.functional as F
 from mmtk.similarity import SquaredDifference
 
 
-"""
-
-
-def source_of(one):
-    """The lines of a class: from the script, or from the cells that a notebook keeps."""
-    try:
-        return inspect.getsource(one)
-    except (OSError, TypeError):
-        cells = reversed(globals()["In"])
-        return next(cell for cell in cells if f"class {one.__name__}" in cell) + "\n"
-
-
+'''
 PART.write_text(HEAD + source_of(Edges).replace("class Edges", "class EdgeDirections"))
 
 # %% [markdown]
@@ -326,7 +325,7 @@ class EdgeDirections(SquaredDifference):
 # %%
 PART.write_text(HEAD + source_of(EdgeDirections))
 NAME = '    kind: Literal["edge_directions"] = "edge_directions"\n'
-LIMITS = '    limits = {"memory": 90}  # six channels of two images, and what they are made of\n'
+LIMITS = '    limits = {"memory": 90}  # six channels of either image\n'
 (package / "src/edge_directions/plugin.py").write_text(
     DESCRIPTION.replace(NAME, LIMITS + NAME)
 )
