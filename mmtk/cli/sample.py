@@ -13,7 +13,7 @@ __all__ = ["sample"]
 
 
 def sample(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="tumor_brain or c_shapes.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="tumor_brain, brains or c_shapes.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Such as kind=resected seed=3.")
     ] = None,

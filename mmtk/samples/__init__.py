@@ -1,4 +1,4 @@
-"""Images whose true deformation is known: a brain with a tumor, and letters C with a cut.
+"""Images whose true deformation is known: a brain with a tumor, many brains to train on, and letters C with a cut.
 
     sample = mmtk.samples.tumor_brain(kind="resected", spacing=2.0, seed=3)
     found = mmtk.register(moving=..., fixed=..., mask=...)
@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmtk.samples.anatomies import brains as brains
     from mmtk.samples.brain import Brain as Brain
     from mmtk.samples.brain import embedded_brain as embedded_brain
     from mmtk.samples.catalogue import SAMPLES as SAMPLES
@@ -30,6 +31,7 @@ _HOME = {
     "SAMPLES": "catalogue",
     "Sample": "sample",
     "Truth": "truth",
+    "brains": "anatomies",
     "c_shapes": "shapes",
     "embedded_brain": "brain",
     "error_against_truth": "truth",

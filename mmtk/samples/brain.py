@@ -137,15 +137,20 @@ class Brain:
         offset = tuple(o + h * (f - 1) / 2 for o, h, f in zip(self.offset, self.spacing, factors, strict=False))
         return Brain(image, labels, affine, self.name, self.tissue, offset)
 
-    def slice(self) -> Brain:
-        """Return an axial slice: through the ventricles of the embedded brain, else the middle of the head."""
+    def slice(self, height: float | None = None) -> Brain:
+        """Return an axial slice.
+
+        Args:
+            height: World z, mm; None: through the ventricles of the embedded brain, else the middle of the head.
+        """
         import numpy as np
 
         from mmtk.io.space import plane_affine
 
         axis = int(np.abs(self.affine[2, :3]).argmax())
-        height = 20.0 if self.tissue else float((self.affine @ [*self._middle(), 1.0])[2])
-        through = np.array([*self._middle(), 1.0])
+        if height is None:
+            height = 20.0 if self.tissue else float(self.middle[2])
+        through = np.linalg.solve(self.affine, [*self.middle, 1.0])
         through[axis] += (height - (self.affine @ through)[2]) / self.affine[2, axis]
         k = int(np.clip(round(through[axis]), 0, self.image.shape[axis] - 1))
         kept = [a for a in range(3) if a != axis]
@@ -156,10 +161,14 @@ class Brain:
         labels = None if self.labels is None else np.take(self.labels, k, axis)
         return Brain(np.take(self.image, k, axis), labels, affine, f"{self.name}, slice {k}", self.tissue)
 
-    def _middle(self) -> np.ndarray:
+    @cached_property
+    def middle(self) -> np.ndarray:
+        """The head's center of mass, ``(3,)`` world mm."""
         import numpy as np
 
-        return np.argwhere(self.foreground).mean(0)
+        voxel = np.argwhere(self.foreground).mean(0)
+        middle: np.ndarray = (self.affine @ [*voxel, *[0.0] * (3 - self.dim), 1.0])[:3]
+        return middle
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmtk.config import nearest
 from mmtk.errors import ConfigError
-from mmtk.samples.options import CShapesOptions, SampleOptions, TumorBrainOptions, parse
+from mmtk.samples.options import BrainsOptions, CShapesOptions, SampleOptions, TumorBrainOptions, parse
 
 if TYPE_CHECKING:
     from mmtk.samples.sample import Sample
@@ -49,6 +49,12 @@ SAMPLES: Mapping[str, Recipe] = MappingProxyType(
                 "a deformed brain with a lesion, and the healthy brain that it was",
                 TumorBrainOptions,
                 "mmtk.samples.tumor:tumor_brain",
+            ),
+            Recipe(
+                "brains",
+                "pairs of brains to train on, lesion, shape, contrast and scanner drawn for each",
+                BrainsOptions,
+                "mmtk.samples.anatomies:brains",
             ),
             Recipe(
                 "c_shapes",
@@ -103,6 +109,11 @@ def one(name: str, options: SampleOptions, seed: int, index: int) -> Sample:
 
         assert isinstance(options, CShapesOptions)
         return shape(options.model_copy(update={"seed": seed, "count": 1}), index)
+    if name == "brains":
+        from mmtk.samples.anatomies import one_brain
+
+        assert isinstance(options, BrainsOptions)
+        return one_brain(options.model_copy(update={"seed": seed, "count": 1}), index)
     import numpy as np
 
     drawn = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])

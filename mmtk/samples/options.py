@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mmtk.config import nearest
 from mmtk.errors import ConfigError
 
-__all__ = ["CShapesOptions", "SampleOptions", "TumorBrainOptions", "parse"]
+__all__ = ["BrainsOptions", "CShapesOptions", "SampleOptions", "TumorBrainOptions", "parse"]
 
 Options = TypeVar("Options", bound="SampleOptions")
 
@@ -83,6 +83,81 @@ class TumorBrainOptions(SampleOptions):
         if isinstance(raw, Mapping) and raw.get("dim") in ("2", "3"):
             return {**raw, "dim": int(raw["dim"])}
         return raw
+
+
+Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
+Kinds = Literal["none", "bright", "lookalike", "resected"]
+
+
+def _list(raw: Any) -> Any:
+    return [item.strip() for item in raw.strip("()[] ").split(",")] if isinstance(raw, str) else raw
+
+
+class BrainsOptions(SampleOptions):
+    """Brains of every kind to train on: each draws its lesion, deformation, contrast and scanner from ranges."""
+
+    count: int = Field(default=1, ge=1, description="how many; each in a folder of its own if more than one")
+    dim: Literal[2, 3] = Field(default=3, description="3, or 2 for an axial slice")
+    spacing: Millimeters = Field(default=2.0, description="mm; a multiple of the anatomy's own")
+    labels: Annotated[Any, BeforeValidator(_none)] = Field(
+        default=None,
+        description="anatomy of your own: a label map, or a folder of them, each painted; none: the embedded MNI152",
+    )
+    contrast: Literal["t1", "random"] = Field(
+        default="t1",
+        description="t1: of the embedded brain; random: every tissue its own grey, another for each pair",
+    )
+    fixed: Literal["template", "deformed"] = Field(
+        default="template", description="the healthy anatomy as it is, or bent, too"
+    )
+    lesions: Annotated[tuple[Kinds, ...], BeforeValidator(_list)] = Field(
+        default=("none", "bright", "lookalike", "resected"), min_length=1, description="kinds to draw from"
+    )
+    height: Range = Field(
+        default=(20.0, 20.0),
+        description="of a slice: world z, mm, of the embedded brain; of others from their middle",
+    )
+    deformation: Range = Field(default=(2.0, 10.0), description="largest displacement of the bending, mm")
+    bending: Literal["geodesic", "splines"] = Field(
+        default="geodesic", description="end of a geodesic of diffeomorphisms, or a free-form deformation"
+    )
+    sigma: Range = Field(
+        default=(12.0, 24.0), description="kernel width of the geodesic, a third of the knots' distance, mm"
+    )
+    radius: Range = Field(default=(6.0, 18.0), description="mean radius of the lesion in the patient, mm")
+    push: Range = Field(
+        default=(1.0, 2.0), description="radius that a tumor grew by, or a cavity shrank by, as a factor"
+    )
+    noise: Range = Field(default=(0.0, 0.04), description="Rician, in units of the brightest tissue")
+    bias: Range = Field(default=(0.0, 0.2), description="relative amplitude of the bias field")
+    gamma: Range = Field(
+        default=(0.85, 1.2), description="power that the moving image's intensities are raised to"
+    )
+    thickness: Range = Field(
+        default=(0.0, 0.0), description="of the moving image's slices along one axis, mm; below the spacing: none"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, raw: Any) -> Any:
+        """``dim`` is a choice of integers, which pydantic does not read from text."""
+        if isinstance(raw, Mapping) and raw.get("dim") in ("2", "3"):
+            return {**raw, "dim": int(raw["dim"])}
+        return raw
+
+    @model_validator(mode="after")
+    def _ranges_can_be_drawn_from(self) -> BrainsOptions:
+        limits = {
+            "deformation": (0, 20), "sigma": (8, 60), "radius": (2, 40), "push": (1, 3), "noise": (0, 1),
+            "bias": (0, 0.9), "gamma": (0.3, 3), "thickness": (0, 20), "height": (-200, 200),
+        }  # fmt: skip
+        for name, (least, most) in limits.items():
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise ValueError(
+                    f"{name}={low:g},{high:g}: must be two numbers, the smaller first, within {least} and {most}"
+                )
+        return self
 
 
 class CShapesOptions(SampleOptions):

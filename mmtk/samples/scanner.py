@@ -58,3 +58,24 @@ def rician(rng: np.random.Generator, image: np.ndarray, sigma: float) -> np.ndar
 
     real = image + sigma * rng.standard_normal(image.shape)
     return np.hypot(real, sigma * rng.standard_normal(image.shape))
+
+
+def thick_slices(image: np.ndarray, factor: float, axis: int) -> np.ndarray:
+    """Return the image as thick slices along one axis would show it, brought back to its grid by lines between them.
+
+    Args:
+        factor: Thickness of a slice, in voxels.
+    """
+    import numpy as np
+    from scipy.ndimage import gaussian_filter1d, map_coordinates
+
+    blurred = gaussian_filter1d(image, factor / 2.355, axis=axis, mode="nearest")  # full width at half maximum
+    n = image.shape[axis]
+    places = np.arange((n - 1) % factor / 2, n, factor)
+    where = np.indices((*image.shape[:axis], len(places), *image.shape[axis + 1 :]), dtype=np.float64)
+    where[axis] = np.expand_dims(places, tuple(a for a in range(image.ndim) if a != axis))
+    slices = map_coordinates(blurred, where, order=1, mode="nearest")
+    back = np.indices(image.shape, dtype=np.float64)
+    back[axis] = (back[axis] - places[0]) / factor
+    shown: np.ndarray = map_coordinates(slices, back, order=1, mode="nearest")
+    return np.where(image > 0, shown, 0.0)

@@ -78,7 +78,10 @@ def tumor_brain(
     """
     asked = dict(locals())
     options = parse(TumorBrainOptions, asked, "tumor_brain")
-    return _make(options)
+    whole = read_brain(options.brain, options.labels)
+    if options.dim > whole.dim:
+        raise ConfigError("dim: this brain is a 2-D image. Ask for dim=2, or give a 3-D brain.")
+    return patient(options, whole.slice() if options.dim < whole.dim else whole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,7 @@ class _Scene:
     bend: FreeForm
     growth: RadialGrowth
     redrawn: int
+    other: FreeForm | None = None  # bends the fixed image, too
 
     def points(self) -> np.ndarray:
         """Return the voxels' positions, ``(dim, *space)`` in mm."""
@@ -96,35 +100,69 @@ class _Scene:
 
         return np.stack(np.meshgrid(*self.brain.axes, indexing="ij"))
 
-    def pull_back(self, points: np.ndarray) -> np.ndarray:
+    def seen(self, points: np.ndarray) -> np.ndarray:
+        """Return where the fixed image, at ``points``, sees the healthy brain."""
+        return points if self.other is None else points + self.other.displacement_on_grid(self.brain.axes)
+
+    def pull_back(self, points: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """Return ``psi(x) - x`` at the voxels, mm."""
         import numpy as np
 
+        if self.other is not None:
+            return self.bend(self.growth(seen)) - points
         displacement = self.bend.displacement_on_grid(self.brain.axes)
         grown = self.growth(points)
         near = (np.abs(grown - points) > 1e-7).any(0)
         displacement[:, near] = self.bend(grown[:, near]) - points[:, near]
         return displacement
 
-    def push_forward(self, points: np.ndarray) -> np.ndarray:
+    def source(self, points: np.ndarray) -> np.ndarray:
+        """Return the places in the healthy brain that the moving image shows at ``points``, mm."""
+        return self.growth.inverse(points + self.bend.inverse_on_grid(self.brain.axes))
+
+    def push_forward(self, points: np.ndarray, source: np.ndarray) -> np.ndarray:
         """Return ``psi^-1(y) - y`` at the voxels, mm."""
-        return self.growth.inverse(points + self.bend.inverse_on_grid(self.brain.axes)) - points
+        return (source if self.other is None else self.other.inverse(source)) - points
 
 
-def _make(options: TumorBrainOptions) -> Sample:
+def patient(
+    options: TumorBrainOptions,
+    brain: Brain,
+    *,
+    healthy: bool = False,
+    bend: FreeForm | None = None,
+    other: FreeForm | None = None,
+) -> Sample:
+    """Make the patient that the options describe of a healthy brain.
+
+    Args:
+        options: Their ``dim``, ``brain`` and ``labels`` do not count: the brain is given.
+        brain: At its own spacing; 2-D or 3-D.
+        healthy: Leave the lesion out.
+        bend: How the patient is bent; drawn as the options say if None.
+        other: How the fixed image is bent; as it is if None.
+
+    Raises:
+        ConfigError: No map without folds can be drawn.
+    """
     import numpy as np
 
     streams = {name: np.random.default_rng([options.seed, k]) for k, name in enumerate(_STREAMS)}
-    scene = _draw_scene(options, streams)
+    scene = _draw_scene(options, streams, brain, bend, other)
     brain, points = scene.brain, scene.points()
-    pull_back, push_forward = scene.pull_back(points), scene.push_forward(points)
+    seen, source = scene.seen(points), scene.source(points)
+    pull_back, push_forward = scene.pull_back(points, seen), scene.push_forward(points, source)
     tissue, top = brain.tissue_means(), float(np.percentile(brain.image[brain.foreground], 99.5))
     contrast = Contrast.named(options.contrast, tissue, top)
-    lesion = _draw_lesion(scene, options, tissue, contrast, streams["texture"])
+    lesion = None if healthy else _draw_lesion(scene, options, tissue, contrast, streams["texture"])
 
-    sources = (points + push_forward).reshape(brain.dim, -1)
+    sources = source.reshape(brain.dim, -1)
     moving, mask, core, air = _patient(brain, lesion, contrast, sources)
-    appearance, fixed_mask = _true_appearance(brain, lesion, contrast, points.reshape(brain.dim, -1))
+    fixed = brain.image
+    if other is not None:
+        fixed = np.clip(_sample(brain.image, brain.voxels(seen.reshape(brain.dim, -1)), order=3), 0, None)
+        fixed = fixed.reshape(brain.image.shape)
+    appearance, fixed_mask = _true_appearance(fixed, lesion, contrast, seen.reshape(brain.dim, -1))
     if options.bias > 0:
         moving = moving * bias_field(streams["bias"], brain.axes, options.bias, ~air)
     if options.noise > 0:
@@ -142,13 +180,13 @@ def _make(options: TumorBrainOptions) -> Sample:
         "lesion_center_world_mm": _to_world(brain, scene.growth.center),
         "bendings_redrawn": scene.redrawn,
         "jacobian_minimum": jacobian_minimum(displacement),
-        "inversion_error_voxels": _inversion_error(scene, points, push_forward, streams["place"]),
+        "inversion_error_voxels": _inversion_error(scene, points, source, streams["place"]),
         "endpoint_error_before_mm": float(before.mean()),
         "notice": NOTICE if options.brain is None else None,
     }
     return Sample(
         moving=moving.astype(np.float32),
-        fixed=brain.image.astype(np.float32),
+        fixed=fixed.astype(np.float32),
         mask=mask,
         fixed_mask=fixed_mask,
         displacement=displacement,
@@ -156,20 +194,23 @@ def _make(options: TumorBrainOptions) -> Sample:
         appearance=appearance.astype(np.float32),
         affine=brain.affine.copy(),
         labels_moving=_carry_labels(brain, sources, core),
-        labels_fixed=None if brain.labels is None else brain.labels.copy(),
+        labels_fixed=_fixed_labels(scene, seen),
         facts=facts,
     )
 
 
-def _draw_scene(options: TumorBrainOptions, streams: dict[str, Any]) -> _Scene:
+def _draw_scene(
+    options: TumorBrainOptions,
+    streams: dict[str, Any],
+    brain: Brain,
+    bend: FreeForm | None,
+    other: FreeForm | None,
+) -> _Scene:
     import numpy as np
 
-    brain = read_brain(options.brain, options.labels)
-    if options.dim > brain.dim:
-        raise ConfigError("dim: this brain is a 2-D image. Ask for dim=2, or give a 3-D brain.")
-    brain = brain.slice() if options.dim < brain.dim else brain
-    scanned = brain.at(options.spacing)
-    bend, redrawn = _draw_bending(brain, options, streams["bending"])
+    scanned, redrawn = brain.at(options.spacing), 0
+    if bend is None:
+        bend, redrawn = _draw_bending(brain, options, streams["bending"])
     before, after = options.growth or RADII[options.kind]
     center = _place(streams["place"], brain, max(before, after, *RADII["bright"]) + 5.0)
     ratio = after / before
@@ -186,7 +227,7 @@ def _draw_scene(options: TumorBrainOptions, streams: dict[str, Any]) -> _Scene:
             f"growth: from {before:g} to {after:g} mm cannot fade out within {options.reach:g} mm without a fold. "
             f"Choose radii that are closer to each other, or raise `reach`."
         )
-    return _Scene(scanned, bend, growth, redrawn)
+    return _Scene(scanned, bend, growth, redrawn, other)
 
 
 def _draw_bending(brain: Brain, options: TumorBrainOptions, rng: np.random.Generator) -> tuple[FreeForm, int]:
@@ -269,7 +310,7 @@ def _draw_lesion(
 
 
 def _patient(
-    brain: Brain, lesion: Lesion, contrast: Contrast, sources: np.ndarray
+    brain: Brain, lesion: Lesion | None, contrast: Contrast, sources: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the patient before noise, the mask, the core and the air, from the fixed points ``(dim, n)`` seen."""
     import numpy as np
@@ -278,23 +319,25 @@ def _patient(
     head = _sample(brain.foreground.astype(np.float32), voxels, order=1) > 0.5
     moving, mask, core = np.zeros(head.shape), np.zeros_like(head), np.zeros_like(head)
     moving[head] = contrast(np.clip(_sample(brain.image, voxels[:, head], order=3), 0, None))
-    at = lesion.reaches(sources)
-    moving[at], core[at], mask[at] = lesion.paint(sources[:, at], moving[at])
+    if lesion is not None:
+        at = lesion.reaches(sources)
+        moving[at], core[at], mask[at] = lesion.paint(sources[:, at], moving[at])
     return moving.reshape(shape), mask.reshape(shape), core.reshape(shape), ~(head | mask).reshape(shape)
 
 
 def _true_appearance(
-    brain: Brain, lesion: Lesion, contrast: Contrast, points: np.ndarray
+    fixed: np.ndarray, lesion: Lesion | None, contrast: Contrast, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what undoes the lesion, and its mask, at the fixed points ``(dim, n)`` of all voxels."""
+    """Return what undoes the lesion, and its mask, at the points ``(dim, n)`` that the fixed image's voxels see."""
     import numpy as np
 
-    shown = contrast(brain.image).reshape(-1)
+    shown = contrast(fixed).reshape(-1)
     appearance, mask = np.zeros(shown.shape), np.zeros(shown.shape, bool)
-    at = lesion.reaches(points)
-    painted, _, mask[at] = lesion.paint(points[:, at], shown[at])
-    appearance[at] = shown[at] - painted
-    return appearance.reshape(brain.image.shape), mask.reshape(brain.image.shape)
+    if lesion is not None:
+        at = lesion.reaches(points)
+        painted, _, mask[at] = lesion.paint(points[:, at], shown[at])
+        appearance[at] = shown[at] - painted
+    return appearance.reshape(fixed.shape), mask.reshape(fixed.shape)
 
 
 def _sample(image: np.ndarray, voxels: np.ndarray, *, order: int) -> np.ndarray:
@@ -315,17 +358,22 @@ def _carry_labels(brain: Brain, sources: np.ndarray, core: np.ndarray) -> np.nda
     return np.where(core, free, carried).astype(np.uint16 if free > 255 else np.uint8)
 
 
-def _inversion_error(
-    scene: _Scene, points: np.ndarray, push_forward: np.ndarray, rng: np.random.Generator
-) -> float:
+def _fixed_labels(scene: _Scene, seen: np.ndarray) -> np.ndarray | None:
+    labels = scene.brain.labels
+    if labels is None or scene.other is None:
+        return None if labels is None else labels.copy()
+    there = _sample(labels, scene.brain.voxels(seen.reshape(labels.ndim, -1)), order=0)
+    return there.reshape(labels.shape).astype(labels.dtype)
+
+
+def _inversion_error(scene: _Scene, points: np.ndarray, source: np.ndarray, rng: np.random.Generator) -> float:
     """Return the largest ``|psi(psi^-1(y)) - y|`` over 20 000 voxels of the image, in voxels."""
     import numpy as np
 
     dim = scene.brain.dim
     some = rng.integers(0, points[0].size, 20_000)
-    target = points.reshape(dim, -1)[:, some]
-    source = target + push_forward.reshape(dim, -1)[:, some]
-    error = (scene.bend(scene.growth(source)) - target) / np.array(scene.brain.spacing)[:, None]
+    target, seen = points.reshape(dim, -1)[:, some], source.reshape(dim, -1)[:, some]
+    error = (scene.bend(scene.growth(seen)) - target) / np.array(scene.brain.spacing)[:, None]
     return float(np.sqrt((error**2).sum(0)).max())
 
 

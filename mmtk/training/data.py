@@ -55,7 +55,7 @@ class SyntheticPairs(Dataset[dict[str, Tensor]]):
     """Pairs made by one of ``mmtk.samples``, each by its index.
 
     Args:
-        sample: ``c_shapes`` or ``tumor_brain``.
+        sample: ``c_shapes``, ``brains`` or ``tumor_brain``.
         options: Of the sample, without its seed.
         count: How many pairs.
         seed: Two sets of different seeds share no pair.

@@ -42,8 +42,8 @@ def list_pairs(data: Path, template: Path | None = None) -> list[PairFiles]:
         rows = _table_rows(data)
     else:
         raise ConfigError(
-            f"data={data}: neither a sample (c_shapes, tumor_brain), a folder of pairs, nor a .csv with the columns "
-            f"moving, fixed, mask"
+            f"data={data}: neither a sample (c_shapes, brains, tumor_brain), a folder of pairs, nor a .csv with the "
+            f"columns moving, fixed, mask"
         )
     problems, pairs = [], []
     for name, row in rows:
