@@ -53,7 +53,9 @@ def source_of(one):
 
 
 strangers = next(
-    p for p in (Path("plugins"), Path("examples/plugins")) if p.is_dir()
+    p
+    for p in (Path("plugins"), Path("examples/plugins"))
+    if (p / "mmtk-example-parts").is_dir()
 ).resolve()
 os.chdir(tempfile.mkdtemp())  # a new folder for what this page writes
 os.environ["COLUMNS"] = "86"

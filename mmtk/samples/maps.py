@@ -127,9 +127,9 @@ class FreeForm:
     def _inverse_on_lattice(self, axes: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return ``B^-1(y) - y`` on a lattice that covers ``axes``, and the lattice.
 
-        Found by Newton steps with the Jacobian of the last iterate, after a few halved fixed-point steps (whole ones
-        diverge where ``B`` stretches by more than 2), on a lattice of a sixth of the knots (but 4 mm at least), mended
-        by one more step on one twice as fine; so smooth a field goes on from there by cubic B-splines.
+        Found by fixed-point iteration (which diverges where ``B`` stretches by more than 2; then by Newton's) on a
+        lattice of a sixth of the knots, but 4 mm at least, and mended by one Newton step on one twice as fine; so smooth
+        a field goes on from there by cubic B-splines.
         """
         import numpy as np
 
@@ -137,16 +137,31 @@ class FreeForm:
         coarse = _lattice(axes, step)
         target = np.stack(np.meshgrid(*coarse, indexing="ij"))
         inverse = -self.displacement(target)
+        size = np.inf
+        for _ in range(60):
+            last, inverse = inverse, -self.displacement(target + inverse)
+            before, size = size, float(np.abs(inverse - last).max())
+            if size < 1e-4 or size > before:
+                break
+        if size >= 1e-4:
+            inverse = self._inverse_by_newton(target, step)
+        fine = _lattice(axes, step / 2)
+        inverse = _interpolate(inverse, coarse, fine)
+        residual = -self.displacement(np.stack(np.meshgrid(*fine, indexing="ij")) + inverse) - inverse
+        return inverse + _newton(inverse, residual, step / 2), fine
+
+    def _inverse_by_newton(self, target: np.ndarray, step: float) -> np.ndarray:
+        """Return ``B^-1(y) - y`` at the nodes of a lattice: a few halved fixed-point steps, then Newton's."""
+        import numpy as np
+
+        inverse = -self.displacement(target)
         for iteration in range(60):
             residual = -self.displacement(target + inverse) - inverse
             if np.abs(residual).max() < 1e-4:
                 break
             change = residual / 2 if iteration < 6 else _newton(inverse, residual, step)
             inverse = inverse + change * np.minimum(1.0, step / np.maximum(np.sqrt((change**2).sum(0)), 1e-12))
-        fine = _lattice(axes, step / 2)
-        inverse = _interpolate(inverse, coarse, fine)
-        residual = -self.displacement(np.stack(np.meshgrid(*fine, indexing="ij")) + inverse) - inverse
-        return inverse + _newton(inverse, residual, step / 2), fine
+        return inverse
 
     def _tensor_product(
         self, axes: Sequence[np.ndarray], kinds: Sequence[Callable[[np.ndarray, int], np.ndarray]]

@@ -21,7 +21,7 @@ class TrainConfig(Recipe):
 
     data: str = Field(
         default="c_shapes",
-        description="c_shapes, brains or tumor_brain: synthetic pairs, drawn as they are needed; a folder of pairs; or a .csv "
+        description="c_shapes, brains or tumor_brain: synthetic pairs, drawn as needed; a folder of pairs; or a .csv "
         "with the columns moving, fixed, mask",
     )
     options: dict[str, Any] = Field(default={}, description='of the synthetic pairs, such as {"size": 100}')
