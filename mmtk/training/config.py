@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -48,6 +48,17 @@ class TrainConfig(Recipe):
         description="processor's time after which it stops, at the end of an epoch; none: no bound",
     )
     clip: float = Field(default=0.0, ge=0, description="largest norm of the gradient of a step; 0: any")
+    decay: Literal["none", "cosine"] = Field(
+        default="none",
+        description="none: the rate stays; cosine: it falls to 0 over the epochs, or over cpu_minutes if they end first",
+    )
+    use_mask: bool = Field(
+        default=True,
+        description="give the model the lesion's mask; off: appearance may change anywhere (no local regularization)",
+    )
+    tensorboard: bool = Field(
+        default=False, description="write the log for TensorBoard, too; needs mmtk[train] installed"
+    )
 
     @model_validator(mode="after")
     def _is_learned(self) -> Self:
@@ -55,6 +66,8 @@ class TrainConfig(Recipe):
             raise ValueError(
                 f"method={self.method.kind}: has nothing to learn; `mmtk plugins` marks those that have"
             )
+        if not self.use_mask and getattr(self.method, "masked", False):
+            raise ValueError("use_mask=false: masked=true leaves out what the mask covers; give one of them")
         return self
 
     @property

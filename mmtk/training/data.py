@@ -5,6 +5,8 @@
     displacement     (dim, *space)    the true pull-back, voxels, where it is known and asked for
     inverse          (dim, *space)    the same the other way, from moving to fixed points
     counterpart      (1, *space)      where the lesion lies on the fixed image
+    labels           (1, *space)      int32: label map of the moving image, the lesion's core the highest
+    fixed_labels     (1, *space)      the same of the fixed image
 
 An item depends on its index, the seed and the options alone: not on how many workers make it, nor on what came before.
 """
@@ -15,6 +17,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +34,15 @@ from mmtk.learned import Batch
 if TYPE_CHECKING:
     from mmtk.samples import Sample
 
-__all__ = ["EpochSampler", "SyntheticPairs", "as_batch", "prepare_batch"]
+__all__ = ["EpochSampler", "SyntheticPairs", "as_batch", "prepare_batch", "prepare_unmasked"]
 
 _NAMES = ("moving", "fixed", "mask", "fixed_mask", "displacement")
 _TRUTH = ("displacement", "inverse", "counterpart")
 _FIELDS = ("displacement", "inverse")
+_LABELS = ("labels", "fixed_labels")
+
+#: Samples that have no label maps: what was kept of them before there were any is complete.
+_UNLABELED = ("c_shapes",)
 
 
 def as_batch(data: Mapping[str, Any]) -> Batch:
@@ -51,6 +58,14 @@ def prepare_batch(
     return batch, batch
 
 
+def prepare_unmasked(
+    data: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[Batch, Batch]:
+    """Return :func:`prepare_batch` without the lesion's mask: ISBI 2022's "without local regularization"."""
+    batch = replace(as_batch(data), mask=None).to(device or "cpu")
+    return batch, batch
+
+
 class SyntheticPairs(Dataset[dict[str, Tensor]]):
     """Pairs made by one of ``mmtk.samples``, each by its index.
 
@@ -60,8 +75,10 @@ class SyntheticPairs(Dataset[dict[str, Tensor]]):
         count: How many pairs.
         seed: Two sets of different seeds share no pair.
         reduce: Average so many voxels along each axis into one; spacing grows likewise.
-        truth: Give what is known of the pair, too: the lower three of the module's table.
+        truth: Give what is known of the pair, too: all but the first three of the module's table. Letters have no
+            labels, nor has a brain of one's own without them.
         cache: Folder that keeps what was made, under the digest of all that it depends on; None: make it each time.
+            Brains that were kept without their labels are made again when the truth is asked for.
 
     Raises:
         ConfigError: If the sample or an option is unknown.
@@ -108,6 +125,9 @@ class SyntheticPairs(Dataset[dict[str, Tensor]]):
         arrays = self._arrays(index)
         names = ("moving", "fixed", "mask", *(_TRUTH if self.truth else ()))
         item = {name: self._reduced(name, arrays[name]) for name in names}
+        if self.truth:
+            present = [name for name in _LABELS if name in arrays and arrays[name].size]
+            item |= {name: _fewer_labels(arrays[name], self.reduce) for name in present}
         item["index"] = torch.tensor(index)
         return item
 
@@ -129,13 +149,15 @@ class SyntheticPairs(Dataset[dict[str, Tensor]]):
         if self.folder is None:
             return _kept(self._made(index))
         path = self.folder / f"{index:06d}.npz"
-        if not path.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
-            np.savez_compressed(part, allow_pickle=False, **_kept(self._made(index)))
-            os.replace(part, path)
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        if path.is_file():
+            stored = _read(path)
+            if not self.truth or self.sample in _UNLABELED or _LABELS[0] in stored:
+                return stored
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
+        np.savez_compressed(part, allow_pickle=False, **_kept(self._made(index)))
+        os.replace(part, path)
+        return _read(path)
 
     def _made(self, index: int) -> Sample:
         from mmtk.samples.catalogue import one
@@ -153,8 +175,27 @@ class SyntheticPairs(Dataset[dict[str, Tensor]]):
         return pooled / self.reduce if name in _FIELDS else pooled
 
 
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _fewer_labels(labels: np.ndarray, reduce: int) -> Tensor:
+    """Return ``(1, *space)``: in each cell of ``reduce`` voxels along an axis its most frequent label."""
+    tensor = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int32))
+    if reduce == 1:
+        return tensor[None]
+    for axis in range(tensor.ndim):
+        tensor = tensor.unfold(axis, reduce, reduce)  # cells along the axis; their voxels as a new last axis
+    return tensor.flatten(labels.ndim).mode(-1).values[None]
+
+
 def _kept(sample: Sample) -> dict[str, np.ndarray]:
-    """Return what a pair needs, in few bytes: intensities in 255 steps, displacements in half precision."""
+    """Return what a pair needs, in few bytes: intensities in 255 steps, displacements in half precision.
+
+    Label maps that the sample does not have are empty, which tells them from those that nobody kept.
+    """
+    none = np.zeros(0, np.uint8)
 
     def in_bytes(image: np.ndarray) -> np.ndarray:
         return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
@@ -168,6 +209,8 @@ def _kept(sample: Sample) -> dict[str, np.ndarray]:
         "inverse": sample.inverse_displacement.astype(np.float16),
         "spacing": np.asarray(sample.spacing),
         "affine": np.asarray(sample.affine),
+        "labels": none if sample.labels_moving is None else sample.labels_moving,
+        "fixed_labels": none if sample.labels_fixed is None else sample.labels_fixed,
     }
 
 

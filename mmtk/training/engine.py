@@ -8,10 +8,12 @@ A run is a folder:
     model.pt          state of the network with the best validation so far
     last.pt           all that a stopped run needs to go on as if nothing had happened
     log.jsonl         one line an epoch
+    tensorboard/      the same for TensorBoard, if it was asked for
     training.json     what was asked for, versions, device, and at the end the time it took
 
-Every epoch is decided by the seed and its number: the order of the data, and whatever is drawn. A run that is killed
-goes on from its last epoch and ends, on a CPU, with the same bits.
+Every epoch is decided by the seed and its number: the order of the data, whatever is drawn, and the learning rate, which
+may fall to 0 over the epochs. A run that is killed goes on from its last epoch and ends, on a CPU, with the same bits.
+With a bound of the processor's time it cannot: where it ends, and a rate that falls over that time, are the clock's.
 """
 
 from __future__ import annotations
@@ -33,9 +35,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmtk.errors import ConfigError
 from mmtk.learned import Batch, Model, Prediction
-from mmtk.training.data import EpochSampler, prepare_batch
+from mmtk.training.board import Board, check_tensorboard
+from mmtk.training.config import TrainConfig
+from mmtk.training.data import EpochSampler, prepare_batch, prepare_unmasked
+from mmtk.training.metrics import ValidationScores
 
-__all__ = ["MeanEnergy", "Plan", "Progress", "Ranks", "silent", "train"]
+__all__ = ["MeanEnergy", "Plan", "Progress", "Ranks", "Status", "Watch", "ignore", "silent", "train"]
 
 #: Called as ``progress(epoch, iteration, iterations, energy)``.
 Progress = Callable[[int, int, int, float], None]
@@ -43,6 +48,46 @@ Progress = Callable[[int, int, int, float], None]
 
 def silent(epoch: int, iteration: int, iterations: int, energy: float) -> None:
     """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a training stands, after each step and at the end of each epoch.
+
+    Attributes:
+        epoch, epochs: Which epoch, from 1, of how many at most.
+        iteration, iterations: Which step of it, of how many.
+        energy: Of the step, or the epoch's mean at its end.
+        pairs: Seen so far, in earlier parts of the run, too.
+        minutes: Of the processor, likewise, and ``budget``, how many it may use; None: any.
+        best: Lowest energy of the validation pairs so far; infinite before the first validation.
+        line: At the end of an epoch, what ``log.jsonl`` says of it.
+    """
+
+    epoch: int
+    epochs: int
+    iteration: int
+    iterations: int
+    energy: float
+    pairs: int
+    minutes: float
+    budget: float | None = None
+    best: float = math.inf
+    line: Mapping[str, Any] | None = None
+
+    @property
+    def done(self) -> float:
+        """The share of the epochs that is done, or of the processor's time if that is more: in [0, 1]."""
+        epochs = (self.epoch - 1 + self.iteration / max(self.iterations, 1)) / max(self.epochs, 1)
+        time = 0.0 if self.budget is None else self.minutes / self.budget
+        return min(max(epochs, time), 1.0)
+
+
+Watch = Callable[[Status], None]
+
+
+def ignore(status: Status) -> None:
+    """Watch nothing."""
 
 
 class MeanEnergy(nn.Module):
@@ -68,6 +113,11 @@ class Plan:
         cpu_minutes: It stops after the epoch in which the training itself has used so many of the processor; none: no
             bound. Time of earlier parts of a resumed run counts.
         clip: Largest norm of a step's gradient; 0: any.
+        decay: ``none``: the learning rate stays; ``cosine``: it falls to 0 over ``epochs``, or over ``cpu_minutes``
+            where those end sooner.
+        use_mask: Give the model the lesion's mask. Without, appearance may change anywhere (ISBI 2022's "without local
+            regularization"), and whatever the model does by the mask it leaves.
+        tensorboard: Write the log for TensorBoard, too.
     """
 
     epochs: int = 20
@@ -79,6 +129,9 @@ class Plan:
     patience: int = 0
     cpu_minutes: float | None = None
     clip: float = 0.0
+    decay: str = "none"
+    use_mask: bool = True
+    tensorboard: bool = False
 
 
 def train(
@@ -92,6 +145,7 @@ def train(
     resume: bool = False,
     facts: Mapping[str, Any] | None = None,
     progress: Progress = silent,
+    watch: Watch = ignore,
 ) -> dict[str, Any]:
     """Train a model and leave its weights in a folder.
 
@@ -101,15 +155,18 @@ def train(
         out: Folder of the run, new unless ``resume``.
         resume: Go on from the last epoch that ended, if there is one.
         facts: Recorded beside the plan.
+        progress: Called after each step, on every process.
+        watch: Called after each step and each epoch, on the first process alone.
 
     Returns:
         What ``training.json`` holds.
 
     Raises:
-        ConfigError: If the run to be resumed was another one.
+        ConfigError: If the run to be resumed was another one, a batch is larger than the set, or TensorBoard is asked
+            for and not there.
         FloatingPointError: If the energy becomes NaN or infinite.
     """
-    state = _Run(model, plan, Path(out), torch.device(device), dict(facts or {}), progress)
+    state = _Run(model, plan, Path(out), torch.device(device), dict(facts or {}), progress, watch)
     return state.go(training, validation, resume)
 
 
@@ -145,15 +202,32 @@ class Ranks:
         torch.distributed.all_reduce(votes)
         return bool(votes > 0)
 
+    def of_first(self, number: float, device: torch.device) -> float:
+        """Return the first process's number."""
+        if self.count == 1:
+            return number
+        told = torch.tensor(number, dtype=torch.float32, device=device)
+        torch.distributed.broadcast(told, 0)
+        return float(told)
+
 
 class _Run:
     """One training run: engine, optimizer, files."""
 
     def __init__(
-        self, model: Model, plan: Plan, out: Path, device: torch.device, facts: dict[str, Any], progress: Progress
+        self,
+        model: Model,
+        plan: Plan,
+        out: Path,
+        device: torch.device,
+        facts: dict[str, Any],
+        progress: Progress,
+        watch: Watch,
     ) -> None:
         self.model, self.plan, self.out, self.device = model, plan, out, device
-        self.facts, self.progress = facts, progress
+        self.facts, self.progress, self.watch = facts, progress, watch
+        self.prepare = prepare_batch if plan.use_mask else prepare_unmasked
+        self.scores = ValidationScores(model.grid)
         self.ranks = Ranks.from_environment(device)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate)
         self.best, self.waited, self.epoch, self.spent, self.pairs = math.inf, 0, 0, 0.0, 0
@@ -187,7 +261,12 @@ class _Run:
             return
         last = torch.load(path, map_location=self.device, weights_only=True)
         before, now = json.loads(last["asked"]), self._asked()
-        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        new = _defaults()  # of what a run begun by an earlier version does not name
+        changed = sorted(
+            name
+            for name in before.keys() | now.keys()
+            if before.get(name, new.get(name)) != now.get(name, new.get(name))
+        )
         if changed:
             raise ConfigError(
                 f"--out {self.out}: holds a training run with another {', '.join(changed)}; ask for the same, or "
@@ -199,8 +278,13 @@ class _Run:
         self.lines = json.loads(last["log"])
 
     def _asked(self) -> dict[str, Any]:
-        """Return what a resumed run must not change; how long to train and on how many processes is free."""
-        free = ("epochs", "cpu_minutes", "patience", "workers")
+        """Return what a resumed run must not change.
+
+        How long to train is free, unless the learning rate falls over that time; so is how many processes there are.
+        """
+        free = {"patience", "workers", "tensorboard"}
+        if self.plan.decay == "none":
+            free |= {"epochs", "cpu_minutes"}
         config = self.facts.get("config", {})
         asked = {**asdict(self.plan), **{key: config[key] for key in config}}
         plain: dict[str, Any] = json.loads(json.dumps({k: v for k, v in asked.items() if k not in free}))
@@ -208,7 +292,27 @@ class _Run:
 
     # --- the run
 
+    def _rate(self, engine: Engine, since: float) -> None:
+        """Set the learning rate of the step that begins, which depends on what is done and on nothing before."""
+        done = (engine.state.iteration - 1) / (self.plan.epochs * engine.state.epoch_length)
+        if self.plan.cpu_minutes is not None:
+            spent = self.spent + time.process_time() - since
+            done = self.ranks.of_first(max(done, spent / (60 * self.plan.cpu_minutes)), self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.learning_rate * cosine(done)
+
     def go(self, training: Dataset[Any], validation: Dataset[Any] | None, resume: bool) -> dict[str, Any]:
+        if self.plan.decay not in ("none", "cosine"):
+            raise ConfigError(f"decay={self.plan.decay}: must be none or cosine")
+        if self.plan.tensorboard:
+            check_tensorboard()
+        share = len(training) // self.ranks.count  # type: ignore[arg-type]
+        if share < self.plan.batch_size:
+            each = "" if self.ranks.count == 1 else " on each process"
+            raise ConfigError(
+                f"batch_size={self.plan.batch_size}: there are {share} pairs{each} to train on; give more pairs, or a "
+                f"smaller batch"
+            )
         self.out.mkdir(parents=True, exist_ok=True)
         self.model.to(self.device)
         if resume:
@@ -225,12 +329,13 @@ class _Run:
             network=self.ranks.shared(self.model, self.device),
             optimizer=self.optimizer,
             loss_function=MeanEnergy(),
-            prepare_batch=prepare_batch,
+            prepare_batch=self.prepare,
             decollate=False,
             optim_set_to_none=True,
         )
         first = self.ranks.rank == 0
         evaluator = None if validation is None or not first else self._evaluator(validation)
+        board = Board(self.out / "tensorboard", self.lines) if self.plan.tensorboard and first else None
         sums: dict[str, float] = {"energy": 0.0, "steps": 0}
         clock = [0.0]
 
@@ -249,7 +354,12 @@ class _Run:
             sums["energy"] += energy
             sums["steps"] += 1
             length = engine.state.epoch_length
-            self.progress(engine.state.epoch, (engine.state.iteration - 1) % length + 1, length, energy)
+            iteration = (engine.state.iteration - 1) % length + 1
+            self.progress(engine.state.epoch, iteration, length, energy)
+            if first:
+                pairs = self.pairs + int(sums["steps"]) * self.plan.batch_size * self.ranks.count
+                spent = self.spent + time.process_time() - clock[0]
+                self.watch(self._status(engine, iteration, energy, pairs, spent))
 
         def end(engine: Engine) -> None:
             self.spent += time.process_time() - clock[0]
@@ -258,19 +368,27 @@ class _Run:
             line = {
                 "epoch": self.epoch,
                 "energy": sums["energy"] / max(sums["steps"], 1),
+                "rate": self.optimizer.param_groups[0]["lr"],
                 "pairs": self.pairs,
                 "cpu_minutes": round(self.spent / 60, 3),
             }
             if evaluator is not None and self.epoch % self.plan.validate_every == 0:
                 line["validation"] = self._validate(evaluator)
+                line.update(self.scores.means())
             self.lines.append(line)
             over = self.plan.cpu_minutes is not None and self.spent >= 60 * self.plan.cpu_minutes
             if self.ranks.agreed(over or 0 < self.plan.patience <= self.waited, self.device):
                 engine.terminate()
             if first:
+                if board is not None:
+                    board.write(line)  # an epoch that is written but not kept is purged when the run goes on
                 self._keep()
+                length = engine.state.epoch_length
+                self.watch(self._status(engine, length, line["energy"], self.pairs, self.spent, line))
 
         trainer.add_event_handler(Events.EPOCH_STARTED, begin)
+        if self.plan.decay == "cosine":
+            trainer.add_event_handler(Events.ITERATION_STARTED, lambda engine: self._rate(engine, clock[0]))
         trainer.add_event_handler(Events.ITERATION_COMPLETED, step)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, end)
         if self.plan.clip > 0:
@@ -287,8 +405,12 @@ class _Run:
             length,
         )
         done = self.plan.cpu_minutes is not None and self.spent >= 60 * self.plan.cpu_minutes
-        if self.epoch < self.plan.epochs and not done:
-            trainer.run()
+        try:
+            if self.epoch < self.plan.epochs and not done:
+                trainer.run()
+        finally:
+            if board is not None:
+                board.close()
         if validation is None and first:
             self._write("model.pt", self.model.state_dict())
         record = {
@@ -307,13 +429,35 @@ class _Run:
             self._write("training.json", record)
         return record
 
+    def _status(
+        self,
+        engine: Engine,
+        iteration: int,
+        energy: float,
+        pairs: int,
+        spent: float,
+        line: Mapping[str, Any] | None = None,
+    ) -> Status:
+        return Status(
+            epoch=engine.state.epoch,
+            epochs=self.plan.epochs,
+            iteration=iteration,
+            iterations=engine.state.epoch_length,
+            energy=energy,
+            pairs=pairs,
+            minutes=spent / 60,
+            budget=self.plan.cpu_minutes,
+            best=self.best,
+            line=line,
+        )
+
     def _evaluator(self, validation: Dataset[Any]) -> SupervisedEvaluator:
         loader = DataLoader(validation, self.plan.batch_size, num_workers=self.plan.workers)
         evaluator = SupervisedEvaluator(
             device=self.device,
             val_data_loader=loader,
             network=self.model,
-            prepare_batch=prepare_batch,
+            prepare_batch=self.prepare,
             decollate=False,
         )
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._seen)
@@ -325,9 +469,11 @@ class _Run:
         energies = prediction.energy / math.prod(batch.fixed.shape[2:])
         self._total += float(energies.sum())
         self._count += len(batch)
+        self.scores.see(engine.state.batch, prediction)
 
     def _validate(self, evaluator: SupervisedEvaluator) -> float:
         self._total, self._count = 0.0, 0
+        self.scores.reset()
         evaluator.run()
         energy = self._total / max(self._count, 1)
         if energy < self.best:
@@ -336,6 +482,16 @@ class _Run:
         else:
             self.waited += 1
         return energy
+
+
+def cosine(done: float) -> float:
+    """Return the share of the learning rate that is left when a share of the training is done: 1 at 0, 0 at 1."""
+    return 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
+
+
+def _defaults() -> dict[str, Any]:
+    fields = {name: field.default for name, field in TrainConfig.model_fields.items() if not field.is_required()}
+    return {**fields, **asdict(Plan())}
 
 
 def hash_of(*numbers: int) -> int:

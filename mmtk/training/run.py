@@ -19,7 +19,7 @@ from mmtk.fields import Grid
 from mmtk.learned import LearnedMethod, Model, Weights
 from mmtk.training.config import TrainConfig
 from mmtk.training.data import SyntheticPairs
-from mmtk.training.engine import Plan, Progress, silent, train
+from mmtk.training.engine import Plan, Progress, Watch, ignore, silent, train
 from mmtk.training.files import FilePairs, training_grid
 from mmtk.training.listing import list_pairs
 
@@ -73,7 +73,9 @@ def prepare_data(config: TrainConfig, seed: int) -> TrainingSet:
 def _synthetic(config: TrainConfig, seed: int) -> TrainingSet:
     common: dict[str, Any] = {"reduce": config.reduce, "cache": config.cache}
     training = SyntheticPairs(config.data, config.options, count=config.count, seed=2 * seed, **common)
-    validation = SyntheticPairs(config.data, config.options, count=config.held_out, seed=2 * seed + 1, **common)
+    validation = SyntheticPairs(
+        config.data, config.options, count=config.held_out, seed=2 * seed + 1, truth=True, **common
+    )
     grid, affine = training.grid(), training.affine()
     if affine.shape != (4, 4):
         raise ConfigError(f"data={config.data}: its pairs do not say where they lie")
@@ -96,6 +98,7 @@ def run(
     seed: int = 0,
     resume: bool = False,
     progress: Progress = silent,
+    watch: Watch = ignore,
 ) -> dict[str, Any]:
     """Train what a description says, and leave the weights in ``out``; the other files are those of the engine.
 
@@ -116,12 +119,15 @@ def run(
         patience=config.patience,
         cpu_minutes=config.cpu_minutes,
         clip=config.clip,
+        decay=config.decay,
+        use_mask=config.use_mask,
+        tensorboard=config.tensorboard,
     )
-    asked = config.model_dump(mode="json", exclude={"cache", "workers"})
+    asked = config.model_dump(mode="json", exclude={"cache", "workers", "tensorboard"})
     facts = {"config": asked, "mmtk": mmtk.__version__}
     record = train(
         model, plan, data.training, data.validation, out,
-        device=device, resume=resume, facts=facts, progress=progress,
+        device=device, resume=resume, facts=facts, progress=progress, watch=watch,
     )  # fmt: skip
     if int(os.environ.get("RANK", 0)) == 0:
         state = torch.load(out / "model.pt", map_location="cpu", weights_only=True)
