@@ -22,7 +22,7 @@ from packaging.version import InvalidVersion, Version
 
 from mmtk.bundle.reading import read_config
 from mmtk.bundle.recipe import inference_config, read_metadata, read_recipe
-from mmtk.bundle.scan import TARGETS, files_of, scan
+from mmtk.bundle.scan import TARGETS, TEMPLATE, files_of, scan
 from mmtk.bundle.search import Found
 from mmtk.bundle.trust import is_trusted
 from mmtk.config import ComponentConfig, LearnedConfig, Recipe
@@ -274,9 +274,8 @@ def _weights(folder: Path) -> Iterator[str]:
 
     network = read_config(inference_config(folder)).get("network_def", {})
     held = RegistrationNetwork(network.get("method", {})) if isinstance(network, dict) else None
-    learned = {} if held is None else _learned(folder, held.config)
     for path, name in files_of(folder):
-        if not name.startswith("models/"):
+        if not name.startswith("models/") or name == TEMPLATE:
             continue
         try:
             if path.suffix == ".safetensors":
@@ -292,19 +291,18 @@ def _weights(folder: Path) -> Iterator[str]:
             yield f"{name}: expected names and tensors, as state_dict() gives them"
             continue
         shapes = {key: tuple(value.shape) for key, value in state.items()}
-        expected = (
-            {f"network.{key}": shape for key, shape in learned.items()} if "safe" in path.suffix else learned
-        )
+        safe = path.suffix == ".safetensors"
+        learned = {} if held is None else _learned(path if safe else path.with_suffix(".safetensors"), held.config)
+        expected = {f"network.{key}": shape for key, shape in learned.items()} if safe else learned
         shapes.pop("template", None)
         if shapes != expected:
             yield f"{name}: names or shapes are not those of the network"
 
 
-def _learned(folder: Path, config: ComponentConfig) -> dict[str, tuple[int, ...]]:
-    """The shapes of the network that a learned method runs with the bundle's own weights; none where none is learned."""
+def _learned(own: Path, config: ComponentConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of the network that a learned method runs with weights of its own; none where none is learned."""
     from mmtk.learned import LearnedMethod, Weights
 
-    own = folder / "models" / "model.safetensors"
     if not isinstance(config, LearnedConfig) or not own.is_file():
         return {}
     method: LearnedMethod = config.model_copy(update={"weights": str(own), "engine": "network"}).build()
@@ -319,7 +317,10 @@ def _run(folder: Path, catalogue: Catalogue) -> Iterator[str]:
     short = short_settings(folder, catalogue)
     with tempfile.TemporaryDirectory(prefix="mmtk-check-") as place:
         pair = Path(place) / "pair"
-        make("c_shapes", pair, {})
+        recipe, own = read_recipe(folder)
+        learned = (recipe.get("method") or {}).get("weights") is not None
+        name, *options = (own if learned and own else "c_shapes").split()
+        make(name, pair, dict(word.split("=", 1) for word in options))
         files = {"moving": pair / "moving.nii.gz", "fixed": pair / "fixed.nii.gz"}
         ours, theirs = Path(place) / "ours", Path(place) / "theirs"
         words = [f"{key}={json.dumps(value)}" for key, value in short.items()]
@@ -329,12 +330,12 @@ def _run(folder: Path, catalogue: Catalogue) -> Iterator[str]:
             + words,
             "mmtk run",
         )
-        options: dict[str, Any] = {**files, "output_dir": theirs}
-        options.update({f"network_def::method::{key}": json.dumps(value) for key, value in short.items()})
+        told: dict[str, Any] = {**files, "output_dir": theirs}
+        told.update({f"network_def::method::{key}": json.dumps(value) for key, value in short.items()})
         yield from _command(
             ["-m", "monai.bundle", "run", "--config_file", str(inference_config(folder).resolve())]
             + ["--logging_file", "False", "--device", "$torch.device('cpu')"]
-            + [word for key, value in options.items() for word in (f"--{key}", str(value))],
+            + [word for key, value in told.items() for word in (f"--{key}", str(value))],
             "python -m monai.bundle run",
         )
         yield from _same(ours, theirs)

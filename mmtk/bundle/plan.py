@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmtk.bundle.recipe import inference_config, read_recipe
+from mmtk.bundle.recipe import inference_config, read_recipe, template_of
 from mmtk.bundle.search import find
 from mmtk.bundle.trust import admit
 from mmtk.config import Recipe, RunConfig
@@ -35,7 +35,7 @@ SAMPLE_FILES = {
 }
 
 #: Samples that come with label maps.
-LABELED = ("tumor_brain",)
+LABELED = ("tumor_brain", "brains")
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -48,7 +48,8 @@ class Plan:
         recipe: A :class:`RunConfig`; a bare :class:`Recipe` where the images are those of ``sample``.
         out: Folder for the results.
         bundle: Folder of the bundle that the run started from, if any.
-        sample: Name of the sample that stands in for images, if none were given.
+        sample: The sample that stands in for images, if none were given: its name, and its options behind it
+            (``tumor_brain dim=2``).
         start: What the bundle alone says, resolved.
         said: The same as the bundle's file has it.
         follows: A part was typed as an import path, which a bundle does not follow.
@@ -76,11 +77,14 @@ class Plan:
 
         if (self.sample_folder / "sample.json").is_file():
             shutil.rmtree(self.sample_folder)
-        make(self.sample, self.sample_folder, {"seed": seed})
+        name, *options = self.sample.split()
+        make(name, self.sample_folder, {**dict(word.split("=", 1) for word in options), "seed": seed})
         return RunConfig(**self._sample_files(), **dict(self.recipe))
 
     def _sample_files(self) -> dict[str, Path]:
-        names = {k: n for k, n in SAMPLE_FILES.items() if "labels" not in k or self.sample in LABELED}
+        assert self.sample is not None
+        labeled = self.sample.split()[0] in LABELED
+        names = {k: n for k, n in SAMPLE_FILES.items() if "labels" not in k or labeled}
         return {key: self.sample_folder / name for key, name in names.items()}
 
     def data(self) -> dict[str, Any]:
@@ -114,6 +118,9 @@ class Plan:
             {f"preprocessing::{k}": now[k] for k in ("init", "normalize", "spacing") if now[k] != then[k]}
         )
         options.update(self._changes(now["method"], then["method"]))
+        weights = now["method"].get("weights")
+        if weights and Path(weights).is_absolute() and now["method"]["kind"] == then["method"]["kind"]:
+            options["network_def::method::weights"] = weights  # which a bundle may name from its own folder
         words = ["python", "-m", "monai.bundle", "run", "--config_file", str(inference_config(self.bundle))]
         for key, value in options.items():
             words += [f"--{key}", str(value).replace("'", '"')]  # a literal that a shell quotes legibly
@@ -159,12 +166,16 @@ def make_plan(
     named = [s for s in settings if s.key == "bundle"]
     settings = [s for s in settings if s.key != "bundle"]
     bundle, base, sample = _start(named, catalogue, problems)
+    given = base
     if any(s.key in FILES for s in settings):
         sample = None
+        template = None if bundle is None else template_of(bundle)
+        if template is not None and base is not None:
+            given = {"fixed": str(template), **base}
     model = Recipe if sample else RunConfig
     # Only what was typed: a bundle that names an import path does not get it followed.
     following = catalogue.following(s.value for s in settings)
-    recipe = resolve(settings, base, following, model, problems)
+    recipe = resolve(settings, given, following, model, problems)
     if isinstance(recipe, RunConfig):
         _probe(recipe)
     start = None if bundle is None else resolve([], base, catalogue, Recipe)

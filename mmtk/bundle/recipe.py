@@ -2,7 +2,8 @@
 
     network_def::method         the method and its settings
     preprocessing::init         placement;  likewise normalize, spacing
-    sample                      what stands in where no images are given
+    sample                      what stands in where no images are given, such as "tumor_brain dim=2"
+    models/template.nii.gz      the fixed image of whoever gives none (a file of the bundle, not of its recipe)
 
 Nothing here evaluates anything: expressions and ``_target_`` stay the strings that they are. So a folder from
 anybody may be read; it can say how to register, and what it says is checked as if it had been typed.
@@ -16,7 +17,7 @@ from typing import Any
 from mmtk.bundle.reading import read_config
 from mmtk.errors import ConfigError
 
-__all__ = ["NETWORK", "inference_config", "read_metadata", "read_recipe", "shipped_bundle"]
+__all__ = ["NETWORK", "inference_config", "read_metadata", "read_recipe", "shipped_bundle", "template_of"]
 
 #: What ``network_def`` targets in every bundle that holds a recipe of mmtk.
 NETWORK = "mmtk.bundle.workflow.RegistrationNetwork"
@@ -36,6 +37,18 @@ def inference_config(folder: Path) -> Path:
     return folder / "configs" / "inference.json"
 
 
+def template_of(folder: Path) -> Path | None:
+    """The image that the bundle's weights know as the fixed one; None if it has none."""
+    path = folder / "models" / "template.nii.gz"
+    return path if path.is_file() else None
+
+
+def _is_sample(given: object) -> bool:
+    if not isinstance(given, str) or not given.split():
+        return False
+    return all("=" in word for word in given.split()[1:])
+
+
 def read_metadata(folder: Path) -> dict[str, Any]:
     """Return the bundle's metadata.
 
@@ -45,8 +58,19 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return read_config(folder / "configs" / "metadata.json")
 
 
+def _with_own_weights(method: Any, folder: Path) -> Any:
+    """Return a method whose weights, where they name a file of the bundle, are that file wherever the run is started."""
+    weights = method.get("weights") if isinstance(method, dict) else None
+    if not isinstance(weights, str) or not (folder / weights).is_file():
+        return method
+    return {**method, "weights": str((folder / weights).resolve())}
+
+
 def read_recipe(folder: Path) -> tuple[dict[str, Any], str | None]:
     """Return a bundle's recipe as plain data, and the sample that stands in for missing images.
+
+    Weights may be given as a path from the bundle's folder, ``models/model.safetensors``; a file there is taken before
+    one of that path from the working directory.
 
     Raises:
         ConfigError: The bundle's configuration cannot be read, or is not a recipe of mmtk.
@@ -59,14 +83,17 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], str | None]:
             f"bundle '{folder.name}' runs {target or 'an unknown network'}, not {NETWORK}; "
             f"run it with `python -m monai.bundle run --config_file {inference_config(folder)}`"
         )
-    recipe: dict[str, Any] = {"method": network.get("method")}
+    recipe: dict[str, Any] = {"method": _with_own_weights(network.get("method"), folder)}
     preparation = config.get("preprocessing", {})
     if not isinstance(preparation, dict):
         raise ConfigError(f"{inference_config(folder)}: preprocessing must be an object")
     if not isinstance(preparation.get("init", ""), str):
         raise ConfigError(f"{inference_config(folder)}: preprocessing::init must be a word or the name of a file")
     sample = config.get("sample")
-    if not (sample is None or isinstance(sample, str)):
-        raise ConfigError(f"{inference_config(folder)}: sample must be the name of a sample, or null")
+    if not (sample is None or _is_sample(sample)):
+        raise ConfigError(
+            f"{inference_config(folder)}: sample must be the name of a sample, with options behind it if need be "
+            f"('tumor_brain dim=2'), or null"
+        )
     recipe.update({key: preparation[key] for key in _PREPARATION if key in preparation})
     return recipe, sample

@@ -76,6 +76,9 @@ FOLDERS = {
     "models": (".safetensors", ".pt", ".pth"),
 }
 
+#: The one image that a bundle may hold: the template that its weights know.
+TEMPLATE = "models/template.nii.gz"
+
 #: More files than any bundle has, deeper folders, and a longer pickle than tensors' names make.
 FILES, LEVELS, PICKLE = 2000, 16, 1 << 23
 
@@ -171,7 +174,7 @@ def _file(path: Path, name: str) -> Iterator[str]:
         yield "a pipe, socket or device; a bundle holds plain files"
     elif "/" in name:
         top = name.split("/")[0]
-        if path.suffix not in FOLDERS.get(top, ()):
+        if path.suffix not in FOLDERS.get(top, ()) and name != TEMPLATE:
             yield _nature(top, path)
     elif name not in ROOT:
         yield _nature("", path)

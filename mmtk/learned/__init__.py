@@ -1,7 +1,7 @@
 """Learned registration: models, their weights, and the method that runs them."""
 
 from mmtk.learned.backbone import Backbone
-from mmtk.learned.method import LearnedMethod, part
+from mmtk.learned.method import LearnedMethod, learned_method, part
 from mmtk.learned.model import Batch, Model, Prediction
 from mmtk.learned.refine import refine
 from mmtk.learned.weights import Weights, find_weights
@@ -14,6 +14,7 @@ __all__ = [
     "Prediction",
     "Weights",
     "find_weights",
+    "learned_method",
     "part",
     "refine",
 ]

@@ -28,7 +28,7 @@ from mmtk.method import Method, Pair, Progress, silent
 from mmtk.prepare import affine_points, place
 from mmtk.result import LevelReport, Outcome, Registration
 
-__all__ = ["LearnedMethod", "part"]
+__all__ = ["LearnedMethod", "learned_method", "part"]
 
 #: A fixed image that correlates less with the template of the weights than this is another template.
 SAME_TEMPLATE = 0.95
@@ -171,6 +171,11 @@ class LearnedMethod(Method):
                 raise ConfigError(
                     f"weights={self.path}: are for {self.weights.grid.dim}-D images, these are {pair.grid.dim}-D"
                 )
+            if pair.mask is not None and not self.weights.takes_mask:
+                raise ConfigError(
+                    f"mask: weights={self.path} were trained without masks (use_mask=false) and let appearance change "
+                    f"anywhere, so it could not be kept to this one; leave mask= out, or give weights trained with masks"
+                )
             frame = _Frame.on(pair, self.weights.grid, self.weights.affine)
         batch = frame.batch(pair)
         model = self.make(frame.grid, {**self.settings, "half": self.narrow}).to(batch.fixed.device)
@@ -282,6 +287,20 @@ def _finish(pair: Pair, frame: _Frame, batch: Batch, prediction: Prediction, rep
         levels=(report,),
         notes=tuple(notes),
     )
+
+
+def learned_method(weights: str) -> LearnedMethod:
+    """Return the method that weights belong to, to be run as it was trained.
+
+    Raises:
+        ConfigError: If there are no such weights, or the method is not installed.
+    """
+    from mmtk.plugins import installed
+
+    kind = Weights.load(find_weights(weights)).kind
+    config: Any = installed().find("method", kind)
+    method: LearnedMethod = config(weights=weights).build()
+    return method
 
 
 def part(family: str, description: Any, **context: Any) -> Any:

@@ -100,6 +100,20 @@ class Weights:
             facts=header["facts"],
         )
 
+    def write_template(self, path: Path) -> None:
+        """Write the template where it lies in the world, for ``fixed=``; nothing where the weights know none."""
+        if self.template is None:
+            return
+        import nibabel as nib
+
+        nib.save(nib.Nifti1Image(self.template[0, 0].numpy(), self.affine), path)
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether they were trained with masks; others know no lesion, and let appearance change anywhere."""
+        plan = self.facts.get("plan")
+        return not (isinstance(plan, Mapping) and plan.get("use_mask") is False)
+
     def load_into(self, model: torch.nn.Module, path: str) -> None:
         """Give a network these weights.
 
@@ -119,7 +133,11 @@ class Weights:
 
 
 def find_weights(given: str | Path) -> Path:
-    """Return the file that ``weights=`` names: a file, or the name of a bundle that holds ``models/model.safetensors``.
+    """Return the file that ``weights=`` names.
+
+    Args:
+        given: A file; a bundle, by its name or folder, for its ``models/model.safetensors``; or ``BUNDLE:VARIANT`` for
+            its ``models/VARIANT.safetensors``.
 
     Raises:
         ConfigError: If there is no such file.
@@ -129,10 +147,20 @@ def find_weights(given: str | Path) -> Path:
         return path
     from mmtk.plugins import installed
 
-    for folder in [path] if path.is_dir() else installed().bundles.get(str(given), []):
-        inside = folder / "models" / "model.safetensors"
+    bundle, _, variant = str(given).partition(":")
+    folders = (
+        [Path(bundle).expanduser()] if Path(bundle).expanduser().is_dir() else installed().bundles.get(bundle, [])
+    )
+    for folder in folders:
+        inside = folder / "models" / f"{variant or 'model'}.safetensors"
         if inside.is_file():
             return inside
+        others = sorted(p.stem for p in (folder / "models").glob("*.safetensors") if p.stem != "model")
+        if variant and others:
+            raise ConfigError(
+                f"weights={given}: the bundle has no such weights; it has {bundle}, "
+                + ", ".join(f"{bundle}:{name}" for name in others)
+            )
     raise ConfigError(
         f"weights={given}: no such file, nor a bundle with models/model.safetensors; give one of them, or train weights "
         f"with `mmtk train`"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from mmtk.config import ComponentConfig
 from mmtk.errors import ConfigError
@@ -97,16 +98,25 @@ class Metamorphosis(Method):
         learning_rate: float | None = None,
         tolerance: float = 0.0,
         checkpoint: bool = True,
+        engine: str = "optimize",
+        weights: str | None = None,
+        refine_steps: int = 20,
     ) -> None:
         super().__init__()
+        self.engine, self.learned = engine, None
+        if weights is not None and engine != "optimize":
+            from mmtk.learned import learned_method
+
+            self.learned = learned_method(weights)
+            levels, iterations = levels[-1:], (refine_steps,)
         kind, core = make_kernel(subject, kernel, sigma, sigma_weights, order)
-        weights, coupled = LAMBDA[kind], momentum == "coupled"
+        usual, coupled = LAMBDA[kind], momentum == "coupled"
         self.shape = shape
         self.settings = Settings(
             kernel=core,
             spacing=stride,
             similarity=similarity.build(),
-            lam=weights.get(similarity.kind, weights["default"]) if lam is None else lam,
+            lam=usual.get(similarity.kind, usual["default"]) if lam is None else lam,
             mu=(COUPLED_MU if coupled else MU[subject]) if mu is None else mu,
             coupled=coupled,
             lesion=lesion,
@@ -126,12 +136,19 @@ class Metamorphosis(Method):
 
     def register(self, pair: Pair, progress: Progress = silent) -> Registration:
         """Register a pair; see :mod:`mmtk_metamorphosis.primal` and :mod:`mmtk_metamorphosis.momentum`."""
+        if self.learned is None:
+            start = None
+        else:
+            found = self.learned.register(pair)
+            if self.engine == "network":
+                return found
+            start = found.displacement
         with torch.enable_grad():  # whatever the caller has set: the descent needs them
-            return self._register(pair, progress)
+            return self._register(pair, progress, start)
 
-    def _register(self, pair: Pair, progress: Progress) -> Registration:
+    def _register(self, pair: Pair, progress: Progress, start: Tensor | None) -> Registration:
         if self.shape == "white":
-            return register_white(pair, self.settings, progress, self.milestones)
+            return register_white(pair, self.settings, progress, self.milestones, start)
         from mmtk_metamorphosis.momentum import register_momentum
 
         if self.settings.integrator is None:

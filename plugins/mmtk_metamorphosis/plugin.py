@@ -126,6 +126,17 @@ class MetamorphosisConfig(_ShapeConfig):
         description="what the lesion did to its neighbors; grew: a tumor that pushed, collapsed: a cavity, "
         "replaced: nothing, it lies where tissue was",
     )
+    engine: Literal["optimize", "network", "refine"] = Field(
+        default="optimize",
+        description="optimize: from rest; network: what `weights` answer, in one pass; "
+        "refine: from their answer downhill, on the finest level",
+    )
+    weights: str | None = Field(
+        default=None,
+        description="of a learned method, for engine=network and refine: a file, or a bundle with "
+        "models/model.safetensors",
+    )
+    refine_steps: int = Field(default=20, ge=1, description="iterations that `refine` takes")
     mu: float | None = Field(
         default=None,
         ge=0,
@@ -139,6 +150,24 @@ class MetamorphosisConfig(_ShapeConfig):
         "none: as `subject` says",
         json_schema_extra=MM,
     )
+
+    @model_validator(mode="after")
+    def _weights_are_used(self) -> Self:
+        problems = []
+        if self.engine != "optimize" and self.weights is None:
+            problems.append(
+                f"engine={self.engine}: needs weights=FILE or a bundle that holds them (such as weights=metamorph_g, "
+                f"axial slices); none for 3-D brains come with mmtk, see `mmtk train`"
+            )
+        if self.engine == "optimize" and self.weights is not None:
+            problems.append(
+                f"weights={self.weights}: engine=optimize has no use for them; give engine=network or refine"
+            )
+        if self.engine == "refine" and (self.shape != "white" or self.velocities > 1):
+            problems.append("engine=refine: starts one stationary velocity; leave shape=white and velocities=1")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
 
 class LDDMMConfig(_ShapeConfig):

@@ -42,6 +42,7 @@ from mmtk.result import LevelReport, Registration
 from mmtk_metamorphosis.detail import Detail
 from mmtk_metamorphosis.lesion import lesion_price
 from mmtk_metamorphosis.settings import Settings
+from mmtk_metamorphosis.start import nearest_flow
 from mmtk_metamorphosis.white import WhiteFlow
 
 __all__ = ["register_white"]
@@ -182,9 +183,17 @@ def _room(displacement: Tensor, level: Level | None = None) -> Tensor:
 
 
 def register_white(
-    pair: Pair, settings: Settings, progress: Progress, milestones: Milestones = forgetful
+    pair: Pair,
+    settings: Settings,
+    progress: Progress,
+    milestones: Milestones = forgetful,
+    start: Tensor | None = None,
 ) -> Registration:
-    """Register a pair; see the module's docstring for the energy."""
+    """Register a pair; see the module's docstring for the energy.
+
+    Args:
+        start: ``(1, dim, *space)``, voxels: a pull-back to begin near to, see :mod:`mmtk_metamorphosis.start`.
+    """
     box = pair.box
     flow = WhiteFlow(
         settings.kernel, pair.grid, settings.node_spacing(pair.grid), settings.velocities, settings.squarings, box
@@ -196,6 +205,8 @@ def register_white(
     if (past := milestones.last()) is not None:
         unknowns, reports = past.state["white"].to(unknowns), list(past.levels)
         flow.squarings = int(past.state["squarings"])
+    elif start is not None:
+        unknowns = nearest_flow(flow, start)
     for number, (size, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):
         if number < len(reports):
             continue
