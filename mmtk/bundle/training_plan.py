@@ -12,6 +12,7 @@ from mmtk.bundle.trust import admit
 from mmtk.errors import ConfigError, MmtkError
 from mmtk.plugins import Catalogue
 from mmtk.settings import Setting, read_settings, resolve
+from mmtk.training.board import check_tensorboard
 from mmtk.training.config import TrainConfig
 
 __all__ = ["make_training_plan"]
@@ -48,6 +49,8 @@ def make_training_plan(
     following = catalogue.following(s.value for s in settings)
     rest = [s for s in settings if s.key != "bundle"]
     config = resolve(rest, base, following, TrainConfig, problems)
+    if config.tensorboard:
+        check_tensorboard()
     _check_data(config)
     return config
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -50,21 +51,24 @@ def train(
 
 
 def _carry_out(config: object, out: Path, device: str, seed: int, resume: bool) -> None:
-    from mmtk.cli.progress import training_bar
+    from mmtk.cli.progress import training_display
     from mmtk.registration import pick_device
     from mmtk.training.config import TrainConfig
     from mmtk.training.run import run
 
     assert isinstance(config, TrainConfig)
+    first = int(os.environ.get("RANK", 0)) == 0  # of several processes, the one that tells
     try:
-        with training_bar(config.epochs) as progress:
-            record = run(config, out, device=pick_device(device), seed=seed, resume=resume, progress=progress)
+        with training_display(None if first else False) as watch:
+            record = run(config, out, device=pick_device(device), seed=seed, resume=resume, watch=watch)
     except FloatingPointError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.echo("stopped; the same with --resume goes on after the last finished epoch", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    if not first:
+        return
     typer.echo(
         f"{record['epochs']} epochs, {record['pairs']} pairs, {record['cpu_minutes']} minutes of the processor; "
         f"best validation energy {record['best_validation']:.5g} per mm\nThe weights: {out / 'model.safetensors'}"

@@ -20,14 +20,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmtk import io
-from mmtk.fields import Grid
-from mmtk.prepare import Prepared, place, prepare
+from mmtk.fields import Grid, identity, sample
+from mmtk.prepare import Prepared, affine_points, place, prepare, tensor
 from mmtk.training.listing import PairFiles
 
 __all__ = ["FilePairs", "Frame", "training_grid"]
 
 #: mm of background that the training grid keeps around its content, and what its size in voxels must be a multiple of.
 MARGIN, MULTIPLE = 8.0, 8
+
+_LABELS = ("labels", "fixed_labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,7 @@ class FilePairs(Dataset[dict[str, Tensor]]):
         pairs: Their files.
         frame: The training grid.
         init, normalize, spacing: As for a run.
+        labels: Give the label maps, too, of pairs that have them, if any of the set has.
         cache: Folder that keeps what was prepared, under the digest of files and settings; None: prepare each time.
     """
 
@@ -83,9 +86,11 @@ class FilePairs(Dataset[dict[str, Tensor]]):
         init: str = "affine",
         normalize: Any = "robust",
         spacing: tuple[float, ...] | None = None,
+        labels: bool = False,
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
         self.pairs, self.frame = list(pairs), frame
+        self.labels = labels and any(pair.labels for pair in self.pairs)
         self.settings = {"init": init, "normalize": normalize, "spacing": spacing}
         self.cache = None if cache is None else Path(cache)
 
@@ -106,7 +111,8 @@ class FilePairs(Dataset[dict[str, Tensor]]):
         return {**stored, "index": torch.tensor(index)}
 
     def _digest(self, files: PairFiles) -> str:
-        named = {name: getattr(files, name) for name in ("moving", "fixed", "mask")}
+        names = ("moving", "fixed", "mask", *(_LABELS if self.labels else ()))
+        named = {name: getattr(files, name) for name in names}
         facts = {
             "files": {name: path and io.sha256(path) for name, path in named.items()},
             "settings": {name: str(value) for name, value in self.settings.items()},
@@ -117,7 +123,25 @@ class FilePairs(Dataset[dict[str, Tensor]]):
 
     def _prepared(self, files: PairFiles, index: int) -> dict[str, Tensor]:
         known = prepare(moving=files.moving, fixed=files.fixed, mask=files.mask, **self.settings)
-        return {**_on_grid(known, self.frame), "index": torch.tensor(index)}
+        item = {**_on_grid(known, self.frame), "index": torch.tensor(index)}
+        return {**item, **_labels_on_grid(known, files, self.frame)} if self.labels else item
+
+
+def _labels_on_grid(known: Prepared, files: PairFiles, frame: Frame) -> dict[str, Tensor]:
+    """Return both label maps by nearest neighbor, the moving one placed as its image is; zeros where there are none."""
+    to_fixed = np.linalg.solve(known.fixed.affine, frame.affine)
+    item = {}
+    for name, placed in zip(_LABELS, (known.alignment.matrix, np.eye(4)), strict=True):
+        path = getattr(files, name)
+        if path is None:
+            item[name] = torch.zeros(1, *frame.grid.shape, dtype=torch.int32)
+            continue
+        volume = io.read_image(path, name=name)
+        points = affine_points(
+            identity(frame.grid.shape), io.voxel_to_voxel(known.fixed, volume, placed) @ to_fixed
+        )
+        item[name] = sample(tensor(volume, "cpu"), points, "nearest", "zeros")[0].round().int()
+    return item
 
 
 def _on_grid(known: Prepared, frame: Frame) -> dict[str, Tensor]:

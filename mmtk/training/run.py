@@ -63,9 +63,10 @@ def prepare_data(config: TrainConfig, seed: int) -> TrainingSet:
             init=str(config.init),
             normalize=config.normalize,
             spacing=config.spacing,
+            labels=scored,
             cache=config.cache,
         )
-        for part in (pairs[: -config.held_out], pairs[-config.held_out :])
+        for part, scored in ((pairs[: -config.held_out], False), (pairs[-config.held_out :], True))
     ]
     return TrainingSet(parts[0], parts[1], frame.grid, frame.affine)
 
@@ -136,6 +137,7 @@ def run(
         part = out / ".model.safetensors.part"
         weights.save(part)
         os.replace(part, out / "model.safetensors")
+        weights.write_template(out / "template.nii.gz")
     return record
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,50 @@ def test_a_pair_without_a_mask_batches_with_one_that_has_it(folder: Path) -> Non
     assert float(batch["mask"][0].max()) == 0 < float(batch["mask"][1].max())
 
 
+def test_label_maps_of_files_lie_where_their_images_lie(tmp_path: Path) -> None:
+    """A pair that is its own fixed image but for a shift by the header alone: placed, labels agree to the voxel."""
+    data = np.zeros((40, 44), dtype=np.float32)
+    data[12:28, 14:30] = 1
+    labels = (data > 0).astype(np.uint8) * 3
+    labels[12:20, 14:30] = 7
+    for name, shift in (("moving", 6.0), ("fixed", 0.0)):
+        affine = np.diag([2.0, 2.0, 1.0, 1.0])
+        affine[0, 3] = shift
+        like = io.Volume(data, affine, name=name)
+        io.write_image(tmp_path / f"{name}.nii.gz", data, like, "float32")
+        io.write_image(tmp_path / f"labels_{name}.nii.gz", labels, like, "uint8")
+    (tmp_path / "pairs.csv").write_text(
+        "moving,fixed,labels,fixed_labels\n"
+        "moving.nii.gz,fixed.nii.gz,labels_moving.nii.gz,labels_fixed.nii.gz\n"
+        "moving.nii.gz,fixed.nii.gz,,\n"
+    )
+    files = list_pairs(tmp_path / "pairs.csv")
+    frame = training_grid(files[0].fixed, 1)
+    scored = FilePairs(files, frame, init="center", labels=True, cache=tmp_path / "cache")
+    plain = FilePairs(files, frame, init="center", cache=tmp_path / "cache")
+    one, other = scored[0], scored[1]
+    assert bool((one["labels"] == one["fixed_labels"]).all())
+    assert sorted(one["labels"].unique().tolist()) == [0, 3, 7]
+    assert bool(((one["fixed_labels"] > 0) == (one["fixed"] > 0.5)).all())
+    assert not other["labels"].any(), "a batch holds pairs with and without labels"
+    assert "labels" not in plain[0] and len(list((tmp_path / "cache").iterdir())) == 3
+    assert "labels" not in FilePairs(files[1:], frame, init="center", labels=True)[0]
+
+
+def test_a_pair_has_both_label_maps_or_none(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    image = folder / "000" / "moving.nii.gz"
+    table.write_text(f"moving,fixed,labels\n{image},{image},{image}\n")
+    with pytest.raises(ConfigError, match="row 1: one label map scores nothing; give both images' or neither's"):
+        list_pairs(table)
+    shutil.copytree(folder / "000", tmp_path / "set" / "a")
+    for name in ("labels_moving", "labels_fixed"):
+        shutil.copy(image, tmp_path / "set" / "a" / f"{name}.nii.gz")
+    (found,) = list_pairs(tmp_path / "set")
+    assert found.labels is not None and found.labels.name == "labels_moving.nii.gz"
+    assert found.fixed_labels is not None and found.fixed_labels.name == "labels_fixed.nii.gz"
+
+
 def test_from_the_prompt_to_weights_that_run(folder: Path, tmp_path: Path) -> None:
     trained = cli("train", *SMALL, "--out", str(tmp_path / "t"))
     assert trained.exit_code == 0, trained.output
@@ -156,12 +201,63 @@ def test_training_on_files_needs_no_sample(folder: Path, tmp_path: Path) -> None
         (["method=metamorph_r", "epochs=0"], "must be >= 1"),
         (["bundle=metamorph_rr"], "no bundle is called"),
         (["data=c_shapes"], "nothing says how to register"),
+        (["method=metamorph_r", "decay=linear"], "must be one of none, cosine"),
+        (
+            ["method=voxelmorph", "masked=true", "use_mask=false"],
+            "leaves out what the mask covers; give one of them",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path, words: list[str], told: str) -> None:
     asked = cli("train", *words, "--out", str(tmp_path / "t"))
     assert asked.exit_code == 2 and told in asked.output, asked.output
     assert not (tmp_path / "t").exists()
+
+
+def test_tensorboard_that_is_not_installed_is_asked_for_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    asked = cli("train", "method=metamorph_r", "tensorboard=true", "--out", str(tmp_path / "t"))
+    assert asked.exit_code == 2 and asked.output.count("\n") == 1
+    assert "the package tensorboard is not installed; install it with `pip install mmtk[train]`" in asked.output
+    assert not (tmp_path / "t").exists()
+
+
+def test_weights_that_were_trained_without_masks_take_none(folder: Path, tmp_path: Path) -> None:
+    words = [
+        "method=metamorph_g",
+        "widths=4,4",
+        "steps=4",
+        f"options={SHAPES}",
+        "count=4",
+        "held_out=2",
+        "epochs=1",
+    ]
+    trained = cli("train", *words, "use_mask=false", "--out", str(tmp_path / "t"))
+    assert trained.exit_code == 0, trained.output
+    weights = Weights.load(tmp_path / "t" / "model.safetensors")
+    assert not weights.takes_mask and weights.facts["config"]["use_mask"] is False
+    one = folder / "000"
+    images = [f"{name}={one / name}.nii.gz" for name in ("moving", "fixed")]
+    common = ["run", "method=metamorph_g", f"weights={tmp_path / 't' / 'model.safetensors'}", "init=none", *images]
+    refused = cli(*common, f"mask={one / 'mask.nii.gz'}", "--out", str(tmp_path / "masked"))
+    assert refused.exit_code == 2 and "were trained without masks (use_mask=false)" in refused.output
+    assert not (tmp_path / "masked").exists()
+    assert cli(*common, "--out", str(tmp_path / "bare")).exit_code == 0
+
+
+def test_an_epoch_is_told_in_a_line_and_scored_by_the_truth(tmp_path: Path) -> None:
+    words = ["method=voxelmorph", "widths=4,4", "data=brains", "held_out=2", "count=2", "batch_size=2", "epochs=2"]
+    words += ['options={"dim": 2, "spacing": 4}', "decay=cosine", f"cache={tmp_path / 'cache'}"]
+    trained = cli("train", *words, "--out", str(tmp_path / "t"))
+    assert trained.exit_code == 0, trained.output
+    lines = [json.loads(line) for line in (tmp_path / "t" / "log.jsonl").read_text().splitlines()]
+    assert {"outside", "folds", "endpoint", "dice"} <= lines[0].keys()
+    assert 0.2 < lines[0]["dice"] < 1 and lines[0]["folds"] == 0 < lines[0]["endpoint"]
+    told = [line for line in trained.output.splitlines() if line.startswith("epoch ")]
+    assert len(told) == 2 and told[0].startswith(f"epoch 1/2: energy {lines[0]['energy']:.5g}, validation ")
+    assert f"dice {lines[1]['dice']:.4g}" in told[1]
 
 
 def test_too_few_pairs_are_refused(folder: Path, tmp_path: Path) -> None:
