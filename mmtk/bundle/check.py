@@ -318,8 +318,8 @@ def _run(folder: Path, catalogue: Catalogue) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="mmtk-check-") as place:
         pair = Path(place) / "pair"
         recipe, own = read_recipe(folder)
-        learned = (recipe.get("method") or {}).get("weights") is not None
-        name, *options = (own if learned and own else "c_shapes").split()
+        weights = (recipe.get("method") or {}).get("weights")
+        name, *options = (own if weights is not None and own else "c_shapes").split()
         make(name, pair, dict(word.split("=", 1) for word in options))
         files = {"moving": pair / "moving.nii.gz", "fixed": pair / "fixed.nii.gz"}
         ours, theirs = Path(place) / "ours", Path(place) / "theirs"
@@ -332,6 +332,8 @@ def _run(folder: Path, catalogue: Catalogue) -> Iterator[str]:
         )
         told: dict[str, Any] = {**files, "output_dir": theirs}
         told.update({f"network_def::method::{key}": json.dumps(value) for key, value in short.items()})
+        if isinstance(weights, str) and Path(weights).is_absolute():
+            told["network_def::method::weights"] = weights  # which a bundle may name from its own folder
         yield from _command(
             ["-m", "monai.bundle", "run", "--config_file", str(inference_config(folder).resolve())]
             + ["--logging_file", "False", "--device", "$torch.device('cpu')"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmtk.bundle.check import _run
 from mmtk.bundle.plan import Plan, make_plan
 from mmtk.config import LearnedConfig
 from mmtk.errors import ConfigError
@@ -40,6 +41,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = folder / "configs" / "inference.json"
     config = json.loads(path.read_text())
     config["network_def"]["method"] = {"kind": "voxelmorph", "weights": NAME}
+    config["sample"] = "c_shapes"
     path.write_text(json.dumps(config))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -87,3 +89,9 @@ def test_the_same_run_without_mmtk_s_command_names_the_same_file(bundle: Path) -
     words = shlex.split(command)
     assert words[words.index("--network_def::method::weights") + 1] == str((bundle / NAME).resolve())
     assert "weights" not in str(plan(installed().bundle("lddmm")).monai_command())
+
+
+@pytest.mark.slow
+def test_the_check_runs_both_ways_with_the_bundle_s_own_file(bundle: Path) -> None:
+    weights(bundle / NAME, 1)
+    assert list(_run(bundle, installed())) == []
