@@ -26,7 +26,7 @@ def check_tensorboard() -> None:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
-            "tensorboard=true: the package tensorboard is not installed; install it with `pip install mmtk[train]`, or "
+            "tensorboard=true: the package tensorboard is not installed; install it with `pip install 'mmtk[train]'`, or "
             "leave it out: log.jsonl holds the same numbers"
         )
 

@@ -220,7 +220,7 @@ def test_tensorboard_that_is_not_installed_is_asked_for_in_vain(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     asked = cli("train", "method=metamorph_r", "tensorboard=true", "--out", str(tmp_path / "t"))
     assert asked.exit_code == 2 and asked.output.count("\n") == 1
-    assert "the package tensorboard is not installed; install it with `pip install mmtk[train]`" in asked.output
+    assert "the package tensorboard is not installed; install it with `pip install 'mmtk[train]'`" in asked.output
     assert not (tmp_path / "t").exists()
 
 

@@ -60,11 +60,19 @@ class Killed(Exception):
     """The power went out."""
 
 
-@pytest.mark.parametrize("decay", ["none", "cosine"])
+@pytest.fixture(scope="module", params=["none", "cosine"])
+def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
+    """A plan, and the folder of an uninterrupted run of it."""
+    plan, out = replace(PLAN, decay=request.param), tmp_path_factory.mktemp("straight")
+    train(network(), plan, Squares(), Squares(), out)
+    return plan, out
+
+
 @pytest.mark.parametrize("when", [(1, 1), (2, 3), (3, 4)], ids=["first epoch", "second", "the last step"])
-def test_killed_and_resumed_is_the_same_to_the_bit(tmp_path: Path, when: tuple[int, int], decay: str) -> None:
-    plan = replace(PLAN, decay=decay)
-    train(network(), plan, Squares(), Squares(), tmp_path / "straight")
+def test_killed_and_resumed_is_the_same_to_the_bit(
+    tmp_path: Path, straight: tuple[Plan, Path], when: tuple[int, int]
+) -> None:
+    plan, unbroken = straight
 
     def kill(epoch: int, iteration: int, iterations: int, energy: float) -> None:
         if (epoch, iteration) == when:
@@ -73,13 +81,13 @@ def test_killed_and_resumed_is_the_same_to_the_bit(tmp_path: Path, when: tuple[i
     with pytest.raises(Killed):
         train(network(), plan, Squares(), Squares(), tmp_path / "killed", progress=kill)
     train(network(), plan, Squares(), Squares(), tmp_path / "killed", resume=True)
-    one, two = state(tmp_path / "straight"), state(tmp_path / "killed")
+    one, two = state(unbroken), state(tmp_path / "killed")
     assert one["network"].keys() == two["network"].keys()
     for name, tensor in one["network"].items():
         assert bool((tensor == two["network"][name]).all()), name
-    best = [torch.load(tmp_path / run / "model.pt", weights_only=True) for run in ("straight", "killed")]
+    best = [torch.load(run / "model.pt", weights_only=True) for run in (unbroken, tmp_path / "killed")]
     assert all(bool((best[0][name] == best[1][name]).all()) for name in best[0])
-    logs = [log(tmp_path / run) for run in ("straight", "killed")]
+    logs = [log(run) for run in (unbroken, tmp_path / "killed")]
     assert len(logs[0]) == 3
     for line in (*logs[0], *logs[1]):
         del line["cpu_minutes"]  # the one number that is the clock's
@@ -168,7 +176,7 @@ def test_without_masks_the_weights_are_those_of_pairs_that_have_none(tmp_path: P
         return MetaMorphR(GRID, similarity=squares, hidden=4, steps=4, lam=1e-5, mu=0.1)
 
     for name, pairs, use_mask in (("off", Lesions(), False), ("none", Bare(), True), ("on", Lesions(), True)):
-        train(painter(), replace(PLAN, use_mask=use_mask), pairs, pairs, tmp_path / name)
+        train(painter(), replace(PLAN, epochs=1, use_mask=use_mask), pairs, pairs, tmp_path / name)
     off, none, on = (state(tmp_path / name)["network"] for name in ("off", "none", "on"))
     assert all(bool((off[name] == none[name]).all()) for name in off)
     assert any(bool((off[name] != on[name]).any()) for name in off)
