@@ -26,8 +26,8 @@ def check_tensorboard() -> None:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
-            "tensorboard=true: the package tensorboard is not installed; install it with `pip install 'mmtk[train]'`, or "
-            "leave it out: log.jsonl holds the same numbers"
+            "tensorboard=true: the package tensorboard is not installed; install it with `pip install 'mmtk[train]'`, "
+            "or leave it out: log.jsonl holds the same numbers"
         )
 
 
