@@ -90,9 +90,10 @@ def work(row: str, shape: tuple[int, ...], steps: int, device: str) -> None:
 
 
 _TABLE = """\
-Table 5.1 of Maillard's thesis again: one pair of {size}, T = {steps}, networks of the thesis's size (MetaMorph-R: {count}
-parameters), convolutions in bfloat16, images and maps in float32, every time step computed twice in training. Memory on a CPU
-is the peak of the whole process. The thesis's figures are from an A100."""
+Table 5.1 of Maillard's thesis again: one pair of {size}, T = {steps}, networks of the thesis's size (MetaMorph-R has
+{count} parameters with its first momentum), convolutions in bfloat16, images and maps in float32, every time step computed
+twice in training. Memory on a CPU is the peak of the whole process, {threads} thread. The thesis's figures are from an
+A100."""
 
 
 def render(results: Path = store.RESULTS) -> str:
@@ -102,8 +103,14 @@ def render(results: Path = store.RESULTS) -> str:
         return "Not run yet.\n"
     first = next((line for line in found if line["method"].startswith("r-")), found[0])
     size = " x ".join(str(n) for n in first["shape"])
+    told = {
+        "size": size,
+        "steps": first["steps"],
+        "count": f"{first['parameters']:,}",
+        "threads": first["threads"],
+    }
     lines = [
-        *_TABLE.format(size=size, steps=first["steps"], count=f"{first['parameters']:,}").splitlines(),
+        *_TABLE.format(**told).splitlines(),
         "",
         "| network | what | on | seconds | CPU s | memory, GB | thesis: time | memory, GB |",
         "|---|---|---|---:|---:|---:|---:|---:|",

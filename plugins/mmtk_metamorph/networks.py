@@ -93,8 +93,8 @@ class MetaMorph(Model):
         path: list[Tensor] = []
         checkpoint = self.checkpoint and torch.is_grad_enabled()
         for state in shoot(self.equation, integrator, start, self.steps, checkpoint=checkpoint):
-            if not self.training and len(path) < self.steps:
-                path.append(state.momentum.detach())
+            if not self.training and len(path) < self.wanted:
+                path.append(state.momentum.detach().to(torch.float16 if maps else state.momentum.dtype))
         lesion, cells = state.mask, self.grid.cell_volume
         cost = self.lam * (state.kinetic + state.residual)
         weight = torch.ones_like(batch.fixed[:, :1]) if batch.fixed_mask is None else 1 - batch.fixed_mask
@@ -115,12 +115,14 @@ class MetaMorph(Model):
             cost=cost,
             lesion=lesion,
             inverse=state.inverse if both else None,
-            path=self.kept(path),
+            path=tuple(path),
         )
 
-    def kept(self, path: list[Tensor]) -> tuple[Tensor, ...]:
-        """Return which momenta of a path, one a step, determine it."""
-        return tuple(path)
+    @property
+    def wanted(self) -> int:
+        """How many momenta of a path, from its first on, determine it. With maps asked for, the end of a registration,
+        they are kept in half precision: of a volume they are the largest thing to keep, in memory and in files."""
+        return self.steps
 
     @property
     def rho(self) -> float:
@@ -176,7 +178,8 @@ class MetaMorphR(MetaMorph):
         return ResNet(self.blocks, self.carrier, self.split), momentum
 
     def given(self, path: tuple[Tensor, ...]) -> tuple[Integrator, Tensor]:
-        return Given(path, self.carrier, self.split), path[0]
+        whole = tuple(momentum.to(self.start) for momentum in path)
+        return Given(whole, self.carrier, self.split), whole[0]
 
 
 class MetaMorphG(MetaMorph):
@@ -217,11 +220,12 @@ class MetaMorphG(MetaMorph):
         return self.integrator, path[0]
 
     def follow(self, batch: Batch, path: tuple[Tensor, ...], *, maps: bool = False) -> Prediction:
-        return super().follow(batch, (self.drive(path[0], batch),), maps=maps)
+        return super().follow(batch, (self.drive(path[0].to(batch.moving), batch),), maps=maps)
 
     def drive(self, momentum: Tensor, batch: Batch) -> Tensor:
         """Return the part of the momentum that acts."""
         return momentum * (1 - batch.mask) if self.split and batch.mask is not None else momentum
 
-    def kept(self, path: list[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(path[:1])
+    @property
+    def wanted(self) -> int:
+        return 1

@@ -247,6 +247,18 @@ def test_refinement_is_never_worse_by_its_own_energy(kind: str) -> None:
     assert after < before
 
 
+@pytest.mark.parametrize("kind", ["r", "g"])
+@torch.no_grad()
+def test_a_registration_keeps_its_momenta_in_half_and_they_still_lead_there(kind: str) -> None:
+    pairs, network = batch(), model(kind).eval()
+    told = network(pairs, maps=True)
+    assert all(momentum.dtype == torch.float16 for momentum in told.path)
+    assert len(told.path) == (4 if kind == "r" else 1)
+    again = network.follow(pairs, told.path, maps=True)
+    assert 0 < float((again.displacement - told.displacement).abs().max()) < 2e-3
+    torch.testing.assert_close(network.follow(pairs, network.predict(pairs)).displacement, told.displacement)
+
+
 def test_a_batch_on_another_grid_is_refused() -> None:
     with pytest.raises(GridMismatch):
         model("r")(Batch(torch.zeros(1, 1, 9, 9), torch.zeros(1, 1, 9, 9)))
