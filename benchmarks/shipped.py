@@ -39,7 +39,7 @@ SLICES: dict[str, Any] = {
     "radius": [6, 20],
     "lesions": "bright,lookalike,resected",
 }
-SEED, COUNT = 90, 100
+SEED, COUNT = 90, 50
 
 
 def method_of(name: str, engine: str, variant: str = "") -> Method:

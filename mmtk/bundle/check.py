@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -102,7 +102,7 @@ def check(found: Found, catalogue: Catalogue, *, run: bool = False) -> Iterator[
     findings = tuple(_guarded(str(finding) for finding in _found(folder, catalogue)))
     reason = "installed" if found.installed else "trusted" if findings and is_trusted(folder) else ""
     if reason and findings:
-        yield Verdict("scan", skipped=f"{reason}, so what asks for trust is let through: {'; '.join(findings)}")
+        yield Verdict("scan", skipped=f"{reason}, so what asks for trust is let through: {_first(findings)}")
     else:
         yield Verdict("scan", findings)
     if findings and not reason:
@@ -252,6 +252,12 @@ def _targets(folder: Path) -> Iterator[str]:
             real = f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', '?')}"
             if name in TARGETS and real != TARGETS[name]:
                 yield f"{file}: _target_ {name!r} comes to {real}, and {TARGETS[name]} was expected"
+
+
+def _first(findings: Sequence[str], shown: int = 3) -> str:
+    """Return the first few of many; `mmtk bundles show` has all."""
+    told = "; ".join(findings[:shown])
+    return told if len(findings) <= shown else f"{told}; and {len(findings) - shown} more, see `mmtk bundles show`"
 
 
 def _target_names(content: Any) -> Iterator[str]:
