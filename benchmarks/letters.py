@@ -35,7 +35,7 @@ from mmtk.similarity import SquaredDifference
 from mmtk.training.data import SyntheticPairs, as_batch
 from mmtk.training.engine import Plan, train
 
-__all__ = ["ROWS", "Row", "letter_scores"]
+__all__ = ["ROWS", "Row", "letter_scores", "make_model", "pairs", "registered"]
 
 #: Pairs to train on, to choose the best epoch by, and to score; their seeds.
 COUNTS, SEEDS = {"training": 800, "validation": 40, "test": 100}, {"training": 0, "validation": 2, "test": 1}
@@ -203,14 +203,15 @@ def score(row: Row, items: Sequence[Mapping[str, Tensor]], grid: Grid, model: Mo
     every: list[dict[str, float]] = []
     begin = time.process_time()
     for item in items:
-        every.append(letter_scores(item, *_registered(row, item, grid, model), grid))
+        every.append(letter_scores(item, *registered(row, item, grid, model), grid))
     spent = (time.process_time() - begin) / len(items)
     scores = {name: statistics.fmean(s[name] for s in every) for name in every[0]}
     spread = {name: statistics.stdev(s[name] for s in every) for name in every[0]}
     return {"scores": scores, "spread": spread, "cpu_seconds": round(spent, 4), "pairs": len(items)}
 
 
-def _registered(row: Row, item: Mapping[str, Tensor], grid: Grid, model: Model | None) -> tuple[Tensor, Tensor]:
+def registered(row: Row, item: Mapping[str, Tensor], grid: Grid, model: Model | None) -> tuple[Tensor, Tensor]:
+    """Return displacement ``(1, 2, h, w)`` and total image ``(1, 1, h, w)`` of one letter by a row's method."""
     batch = as_batch({name: value[None] for name, value in item.items()})
     if row.kind == "start":
         return torch.zeros(1, 2, *grid.shape), batch.moving

@@ -81,7 +81,9 @@ class Row:
 
 ROWS: dict[str, Row] = {
     "start": Row("start", "before"),
-    "cfm": Row("meta", "CFM, optimized", {"mu": 0.0, "momentum": "split"}, paper=("167 ± 68", "69.1 ± 22.4", "55"), count=20),
+    "cfm": Row(
+        "meta", "CFM, optimized", {"mu": 0.0, "momentum": "split"}, paper=("167 ± 68", "69.1 ± 22.4", "55"), count=20
+    ),
     "vm": Row("vm", "VoxelMorph", {"lam": 0.02}, masked=False, paper=("187 ± 73", "63.4 ± 22.6", "0.01")),
     "r-free": Row(
         "r", "MetaMorph-R, no local regularization, learned", masked=False, paper=("220 ± 20", "65.4 ± 20.7", "0.15")
@@ -181,8 +183,8 @@ def slice_scores(item: Mapping[str, Tensor], displacement: Tensor, warped: Tenso
     Returns:
         ``ssd``: ``||I_T - J||^2``, intensities in [0, 1], mm². ``outside``: the same of the shape-only image, away from
         the lesion's place. ``ventricles``, ``tissues``: Dice of the moving image's, which the true map gives it,
-        deformed by shape alone, with the fixed one's; of tissues the mean of CSF, grey and white matter. ``error``: mean distance
-        from the true map, mm, in the brain away from the lesion's place. ``folds``: pixels.
+        deformed by shape alone, with the fixed one's; of tissues the mean of CSF, grey and white matter. ``error``: mean
+        distance from the true map, mm, in the brain away from the lesion's place. ``folds``: pixels.
     """
     moving, fixed = item["moving"][None], item["fixed"][None]
     anatomy, inverse = Anatomy.of_template(), item["inverse"][None]
@@ -210,8 +212,8 @@ def _dice(one: Tensor, other: Tensor) -> float:
     return 2 * float((one & other).sum()) / max(1, int(one.sum() + other.sum()))
 
 
-def optimizer(row: Row) -> Method:
-    """Return the method that optimizes each pair of a row."""
+def optimizer(row: Row, iterations: tuple[int, int] = (20, 40)) -> Method:
+    """Return the method that optimizes each pair of a row; shooting takes so many steps at 4 and at 2 mm."""
     from mmtk_core.plugin import SquaredDifferenceConfig
     from mmtk_metamorph.plugin import MetaMorphRConfig
     from mmtk_metamorphosis.plugin import MetamorphosisConfig
@@ -232,7 +234,7 @@ def optimizer(row: Row) -> Method:
         MetamorphosisConfig,
         similarity=SquaredDifferenceConfig(),
         levels=(4.0, 2.0),
-        iterations=(20, 40),
+        iterations=iterations,
         checkpoint=False,
         **given,
     )
@@ -373,7 +375,9 @@ def main() -> None:
     for name, row in ROWS.items():
         if not any(fnmatch(name, pattern) for pattern in asked.rows):
             continue
-        model, training, curve = None, {}, []
+        model: Model | None = None
+        training: dict[str, Any] = {}
+        curve: list[dict[str, float]] = []
         if row.trained:
             model, training, curve = trained(name, grid, cache=asked.cache, runs=asked.runs, budget=asked.budget)
         items = [test[i] for i in range(min(asked.pairs, row.count))]

@@ -44,8 +44,8 @@ STYLE = {
     "grid.linewidth": 0.6,
 }  # fmt: skip
 
-#: From a folder and whether to be quick to the numbers that were measured on the way.
-Draw = Callable[[Path, bool], Mapping[str, Any]]
+#: From a folder and whether to be quick (and where networks are kept) to the numbers that were measured on the way.
+Draw = Callable[..., Mapping[str, Any]]
 
 
 def new(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
@@ -124,18 +124,31 @@ def rounded(numbers: Any) -> Any:
     return float(f"{numbers:.4g}") if isinstance(numbers, float) else numbers
 
 
-def main(draw: Draw) -> None:
-    """Draw, and print what was measured, one line each."""
+def main(draw: Draw, *, networks: bool = False) -> None:
+    """Draw, and print what was measured, one line each.
+
+    Args:
+        draw: See :data:`Draw`.
+        networks: It shows trained networks, and takes the folder that keeps them as its third argument.
+    """
     parser = argparse.ArgumentParser(description="Draw the figures of a page of docs/concepts.")
     parser.add_argument("--out", type=Path, default=IMAGES, help="folder of the pictures")
     parser.add_argument("--check", action="store_true", help="small cases, pictures thrown away")
+    if networks:
+        scratch = Path(tempfile.gettempdir()) / "mmtk-learned"
+        parser.add_argument(
+            "--runs",
+            type=Path,
+            default=scratch,
+            help="folder of trained networks; what it lacks is trained into it",
+        )
     chosen = parser.parse_args()
     torch.set_num_threads(1)  # the same sums in the same order
     torch.manual_seed(0)
     if chosen.check:
         with tempfile.TemporaryDirectory() as folder:
-            numbers = draw(Path(folder), True)
+            numbers = draw(Path(folder), True, *[Path(folder)] * networks)
     else:
-        numbers = draw(chosen.out, False)
+        numbers = draw(chosen.out, False, *[chosen.runs] * networks)
     for name, value in rounded(numbers).items():
         print(f"{name}: {json.dumps(value)}")
