@@ -27,7 +27,7 @@ from pydantic.fields import FieldInfo
 from mmtk.config import ComponentConfig, Part, Parts, Recipe, from_text, nearest
 from mmtk.errors import ConfigError, MmtkError
 
-__all__ = ["Setting", "mapping", "read_settings", "resolve"]
+__all__ = ["Setting", "mapping", "read_settings", "resolve", "slip"]
 
 Model = TypeVar("Model", bound=Recipe)
 Location = tuple[Any, ...]
@@ -261,7 +261,7 @@ class _Resolution:
             return f"{_dotted(location)}: missing; give {_dotted(location)}=FILE"
         if kind == "extra_forbidden":
             return f"{setting or _dotted(location)}: unknown key{self._known_at(location)}"
-        words = _words(kind, context, detail)
+        words = slip(kind, context, detail)
         if kind == "value_error" and isinstance(self._at(location), Mapping) and (setting is None or rest):
             return words
         item = f"item {rest[-1] + 1} " if rest and isinstance(rest[-1], int) else ""
@@ -310,7 +310,8 @@ class _Resolution:
         return model
 
 
-def _words(kind: str, context: Mapping[str, Any], detail: Mapping[str, Any]) -> str:
+def slip(kind: str, context: Mapping[str, Any], detail: Mapping[str, Any]) -> str:
+    """Return what is wrong with a value, in words; the arguments are of an entry of pydantic's ``errors()``."""
     seen = detail.get("input")
     match kind:
         case "greater_than_equal":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmtk.errors import InputError
 
-__all__ = ["available_memory", "check_memory", "check_run_memory", "gigabytes"]
+__all__ = ["available_memory", "check_memory", "check_run_memory", "gigabytes", "run_memory"]
 
 #: What a run takes, in bytes: for itself, and for each voxel of the two images. Measured on three sizes from 64^3 to
 #: 160 x 192 x 160 with the default method and a mask; others take more rather than less.
@@ -52,10 +52,15 @@ def check_run_memory(moving: int, fixed: int) -> None:
         InputError: With what is needed and what is there.
     """
     check_memory(
-        ITSELF + MOVING_VOXEL * moving + FIXED_VOXEL * fixed,
+        run_memory(moving, fixed),
         f"fixed: to register {moving:,} voxels onto {fixed:,}",
         "crop or downsample the fixed image, whose size counts most, or take a machine with more",
     )
+
+
+def run_memory(moving: int, fixed: int) -> float:
+    """Return how many bytes it takes to register images, given their numbers of voxels."""
+    return ITSELF + MOVING_VOXEL * moving + FIXED_VOXEL * fixed
 
 
 def gigabytes(count: float) -> str:

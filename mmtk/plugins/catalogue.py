@@ -90,6 +90,7 @@ class PluginRecord:
     error: str = ""
     offers: tuple[Offer, ...] = ()
     bundles: tuple[Path, ...] = ()
+    benchmarks: tuple[type[ComponentConfig], ...] = ()
     commands: tuple[Command, ...] = ()
 
 
@@ -129,6 +130,15 @@ class Catalogue:
         for plugin in self.plugins:
             for folder in plugin.bundles:
                 found.setdefault(folder.name, []).append(folder)
+        return found
+
+    @property
+    def benchmarks(self) -> dict[str, list[type[ComponentConfig]]]:
+        """The benchmarks of all plugins, by name."""
+        found: dict[str, list[type[ComponentConfig]]] = {}
+        for plugin in self.plugins:
+            for config in plugin.benchmarks:
+                found.setdefault(config.name(), []).append(config)
         return found
 
     def find(self, family: str, name: str) -> type[ComponentConfig]:
@@ -210,6 +220,7 @@ def _read(entry_point: Any, environ: Mapping[str, str]) -> PluginRecord:
                 for config in _configs(hook, hooks)
             ),
             bundles=tuple(Path(folder) for folder in hooks.get("mmtk_bundles", [])),
+            benchmarks=tuple(_configs("mmtk_benchmarks", hooks)),
             commands=tuple(hooks.get("mmtk_commands", [])),
         )
     except (Exception, SystemExit) as error:

@@ -90,5 +90,10 @@ def mmtk_bundles() -> Iterable[Path]:
 
 
 @hookspec
+def mmtk_benchmarks() -> Iterable[type[ComponentConfig]]:
+    """Offer cases to compare methods on; ``target`` is a subclass of ``mmtk.study.Benchmark``."""
+
+
+@hookspec
 def mmtk_commands() -> Iterable[Command]:
     """Offer commands, shown as ``mmtk x NAME``."""

@@ -188,6 +188,27 @@ class ParticlesConfig(IntegratorConfig):
     kind: Literal["particles"] = "particles"
 
 
+# --- benchmarks
+
+
+class SamplesConfig(ComponentConfig):
+    """Samples of mmtk, whose true deformation is known: letters with a cut, brains with a lesion."""
+
+    target = "mmtk.study.benchmarks:Samples"
+    kind: Literal["samples"] = "samples"
+    sample: Literal["c_shapes", "tumor_brain", "brains"] = Field(
+        default="c_shapes", description="which, as `mmtk sample NAME` makes them"
+    )
+    count: int = Field(default=10, ge=1, description="how many cases")
+    seed: int = Field(default=0, ge=0, description="of the cases; one of them does not depend on how many there are")
+    options: dict[str, Any] = Field(default={}, description='of the samples, such as {"size": 100}')
+
+
+@hookimpl
+def mmtk_benchmarks() -> list[type[ComponentConfig]]:
+    return [SamplesConfig]
+
+
 @hookimpl
 def mmtk_similarities() -> list[type[ComponentConfig]]:
     return [

@@ -1,0 +1,74 @@
+"""One method on one case with one seed: ``python -m mmtk.study.worker JOB.json``.
+
+The job names the files, the method as plain data, and where the run's folder and its record go. Whatever happens, a
+record says it, unless the process itself is ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from mmtk.errors import ConfigError, MmtkError
+from mmtk.study.launcher import STARTED, cost_so_far
+
+__all__ = ["main"]
+
+
+def main(path: Path) -> None:
+    """Carry out the job in a file and leave its record."""
+    from mmtk.io import write_json
+
+    job = json.loads(path.read_text(encoding="utf-8"))
+    started = float(os.environ.get(STARTED, time.monotonic()))
+    record: dict[str, Any] = {"status": "failed", "message": "", "metrics": {}, "notes": []}
+    try:
+        record |= _carry_out(job, started)
+    except MmtkError as error:
+        record["message"] = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
+    except MemoryError:
+        record["message"] = "memory ran out; crop or downsample the images"
+    except Exception as error:
+        traceback.print_exc()
+        record["message"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if record["status"] == "failed":
+        record["metrics"] = {"cost": cost_so_far(started)}
+    write_json(Path(job["record"]), {**job["about"], **record})
+
+
+def _carry_out(job: dict[str, Any], started: float) -> dict[str, Any]:
+    from mmtk.config import RunConfig
+    from mmtk.evaluation import evaluate
+    from mmtk.plugins import installed
+    from mmtk.registration import run
+
+    catalogue = installed().following(job["typed"])
+    config = RunConfig.model_validate({**job["recipe"], **job["files"]}, context={"catalogue": catalogue})
+    out = Path(job["out"])
+    result = run(
+        config, out, device=job["device"], seed=job["about"]["seed"], overwrite=True, command=job["command"]
+    )
+    cost = cost_so_far(started)
+    found = evaluate({"run": str(out), **job["evaluate"]})
+    metrics = {
+        **{group: values for group, values in found.metrics.items() if group != "cost"},
+        "cost": {"register_s": result.seconds["register"], **cost},
+    }
+    notes = list(dict.fromkeys([*result.notes, *found.notes]))
+    ok = result.outcome.ok
+    return {
+        "status": "done" if ok else "failed",
+        "message": "" if ok else result.outcome.value,
+        "outcome": result.outcome.name,
+        "metrics": metrics,
+        "notes": notes,
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
