@@ -6,15 +6,16 @@ An image is the template T, changed in intensity and then deformed:
     I \approx (T + n) \circ \exp(-v), \qquad v = K_s v^*, \quad n = K_a n^*, \qquad
     \|v\|_V = \|s\|, \quad \|n\|_N = \|a\|
 
-Two latent vectors, s of the shape and a of the appearance, are decoded into dual fields, smoothed, and rescaled so that the
-norms of the fields are those of the vectors: lengths in the latent spaces are lengths of velocities and of residuals. An
-encoder sees I - T. Trained as a variational auto-encoder,
+Two latent vectors, s of the shape and a of the appearance, are decoded into dual fields, smoothed, and rescaled so that
+the norms of the fields are those of the vectors: lengths in the latent spaces are lengths of velocities and of residuals.
+An encoder sees I - T. Trained as a variational auto-encoder,
 
 .. math::
-    E = \tfrac{1}{2} \|I - (T + n) \circ \exp(-v)\|_2^2 + \sigma^2 h\, [KL(q(s) \| N(0, \lambda_s^2)) + KL(q(a) \| N(0, \lambda_a^2))]
+    E = \tfrac{1}{2} \|I - (T + n) \circ \exp(-v)\|_2^2
+        + \sigma^2 h\, [KL(q(s) \| N(0, \lambda_s^2)) + KL(q(a) \| N(0, \lambda_a^2))]
 
-with the cell volume h, so that it is the published evidence bound at 1 mm, times the variance of the noise. The appearance is
-free to change everywhere: a mask means nothing here.
+with the cell volume h, so that it is the published evidence bound at 1 mm, times the variance of the noise. The
+appearance is free to change everywhere: a mask means nothing here.
 
 To register, T is the fixed image: :math:`\exp(v)` is the pull-back from it, and ``-n`` the change of appearance.
 """
@@ -22,6 +23,7 @@ To register, T is the fixed image: :math:`\exp(v)` is the pull-back from it, and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 import torch
@@ -63,9 +65,7 @@ class _Decoder(nn.Module):
         self.shapes = [tuple(max(2, -(-n // 2**k)) for n in shape) for k in range(len(widths), -1, -1)]
         self.first = nn.Linear(latent, widths[-1] * prod(self.shapes[0]))
         down = [*reversed(widths), out]
-        self.convolutions = nn.ModuleList(
-            conv(before, after, 3, padding=1) for before, after in zip(down, down[1:], strict=False)
-        )
+        self.convolutions = nn.ModuleList(conv(before, after, 3, padding=1) for before, after in pairwise(down))
         self.mode = "bilinear" if len(shape) == 2 else "trilinear"
 
     def forward(self, vector: Tensor) -> Tensor:

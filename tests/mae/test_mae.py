@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from mmtk_mae.network import MetamorphicAutoencoder, _of_length
+from mmtk_mae.plugin import MetamorphicAutoencoderConfig
 from torch import Tensor
 
 from mmtk.fields import Gaussian, Grid, Smoother, warp
 from mmtk.learned import Batch
-from mmtk_mae.network import MetamorphicAutoencoder, _of_length
-from mmtk_mae.plugin import MetamorphicAutoencoderConfig
 
 GRIDS = {2: Grid((26, 33), (2.0, 1.5)), 3: Grid((13, 16, 12), (2.0, 2.0, 2.5))}
 
@@ -66,7 +66,7 @@ def test_no_shape_and_no_appearance_is_the_template(dim: int) -> None:
 def test_an_image_that_it_made_itself_is_explained_and_brought_back() -> None:
     grid, network = GRIDS[2], model(appearance_scale=3.0).eval()
     template, latent = ball(grid, 0.0, 8.0), torch.randn(1, 7)
-    velocity, residual = network.decode(latent)
+    _, residual = network.decode(latent)
     made = network.follow(Batch(template, template), (latent,), maps=True)
     assert made.inverse is not None and made.displacement.abs().max() > 0.3 and residual.abs().max() > 0.02
     image = warp(template + residual, made.inverse)
