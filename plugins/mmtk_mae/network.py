@@ -7,8 +7,8 @@ An image is the template T, changed in intensity and then deformed:
     \|v\|_V = \|s\|, \quad \|n\|_N = \|a\|
 
 Two latent vectors, s of the shape and a of the appearance, are decoded into dual fields, smoothed, and rescaled so that
-the norms of the fields are those of the vectors: lengths in the latent spaces are lengths of velocities and of residuals.
-An encoder sees I - T. Trained as a variational auto-encoder,
+the norms of the fields are those of the vectors: lengths in the latent spaces are those of velocities and residuals. An
+encoder sees I - T. Trained as a variational auto-encoder,
 
 .. math::
     E = \tfrac{1}{2} \|I - (T + n) \circ \exp(-v)\|_2^2
