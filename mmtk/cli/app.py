@@ -12,6 +12,7 @@ import typer
 from mmtk import __version__
 from mmtk.cli.apply import apply
 from mmtk.cli.bundles import bundles
+from mmtk.cli.compare import compare
 from mmtk.cli.convert import convert
 from mmtk.cli.doctor import doctor
 from mmtk.cli.evaluate import evaluate
@@ -58,6 +59,7 @@ app.command(context_settings=_FREE)(run)
 app.command(context_settings=_FREE)(apply)
 app.command(context_settings=_FREE)(evaluate)
 app.command(context_settings=_FREE)(train)
+app.command(context_settings=_FREE)(compare)
 app.command()(report)
 app.add_typer(plugins, name="plugins")
 app.add_typer(bundles, name="bundles")

@@ -111,7 +111,7 @@ def one_folder(folder: Path, name: str | None = None) -> Case | None:
     if (folder / TRUTH_FILE).is_file():
         there["truth"] = folder
         there.pop("fixed_mask", None)  # where the lesion truly lies is not for the method to know
-    return Case(name or folder.name, **there)
+    return Case(name or folder.name, **there)  # type: ignore[arg-type]
 
 
 def from_csv(table: Path) -> list[Case]:
@@ -155,7 +155,7 @@ def from_csv(table: Path) -> list[Case]:
             if field in columns and field not in there
         ]
         if "moving" in there and "fixed" in there:
-            cases.append(Case(row.get("case") or f"{number - 2:03d}", **there))
+            cases.append(Case(row.get("case") or f"{number - 2:03d}", **there))  # type: ignore[arg-type]
     if problems:
         raise ConfigError(problems)
     return cases

@@ -200,7 +200,7 @@ class SamplesConfig(ComponentConfig):
         default="c_shapes", description="which, as `mmtk sample NAME` makes them"
     )
     count: int = Field(default=10, ge=1, description="how many cases")
-    seed: int = Field(default=0, ge=0, description="of the cases; one of them does not depend on how many there are")
+    seed: int = Field(default=0, ge=0, description="of the cases, whatever their number")
     options: dict[str, Any] = Field(default={}, description='of the samples, such as {"size": 100}')
 
 
