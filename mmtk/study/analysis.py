@@ -76,13 +76,13 @@ class Finding:
         most = max(summary.n for summary in self.summaries.values())
         means = {m: self.better * s.mean for m, s in self.summaries.items() if s.n == most and s.n}
         top = [method for method, mean in means.items() if mean == max(means.values())]
-        return top[0] if len(top) == 1 and len(means) > 1 else None
+        return top[0] if len(top) == 1 and len(self.summaries) > 1 else None
 
     @property
     def decimals(self) -> int:
         """Digits behind the point that show two of a typical standard deviation."""
         spreads = sorted(s.sd for s in self.summaries.values() if s.sd > 0) or [
-            abs(s.mean) / 10 for s in self.summaries.values() if s.mean
+            abs(s.mean) / 10 for s in self.summaries.values() if abs(s.mean) > 0
         ]
         if not spreads:
             return 0

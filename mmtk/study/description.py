@@ -184,7 +184,13 @@ def read_study(arguments: Sequence[str], catalogue: Catalogue, options: Iterable
     Raises:
         ConfigError: One sentence for each thing that is wrong.
     """
-    files = [word for word in arguments if "=" not in word and not word.startswith("-")]
+    before = ["", *arguments]
+    # What follows a stray option was meant as its value.
+    files = [
+        word
+        for word, last in zip(arguments, before, strict=False)
+        if "=" not in word and not word.startswith("-") and not (last.startswith("-") and "=" not in last)
+    ]
     rest = [word for word in arguments if word not in files]
     said, problems = mapping(*read_settings(rest, options))
     home = Path()

@@ -135,16 +135,9 @@ def differences(finding: Finding, reference: str, cases: Sequence[str]) -> str:
             continue
         parts += _points(off[method], cases, scale, middle, finding)
         low, high = test.mean_interval
-        kind = ""
+        clear = finding.better != 0 and test.p_holm < 0.05
+        kind = "" if not clear else " better" if finding.better * test.effect > 0 else " worse"
         if math.isfinite(low):
-            clear = low > 0 or high < 0
-            kind = (
-                " better"
-                if clear and finding.better * test.mean > 0
-                else " worse"
-                if clear and finding.better
-                else ""
-            )
             parts.append(f'<path class="interval{kind}" d="M{scale(low):.1f} {middle}H{scale(high):.1f}"/>')
         parts.append(f'<circle class="mean{kind}" cx="{scale(test.mean):.1f}" cy="{middle}" r="5"/>')
     return _svg(height, parts, f"{finding.label}: differences from {reference}")
