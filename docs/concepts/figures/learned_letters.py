@@ -1,7 +1,7 @@
 """Figures of learned.md on letters: ISBI's figure 2, the methods of thesis table 5.2 on one letter, sharp and blurred.
 
-The folder of networks holds those of ``python -m benchmarks.letters --runs`` in ``letters``, and two of this script's own
-in ``isbi``; what it lacks is trained: ``isbi`` for two minutes of the processor each, ``letters`` for one.
+The folder of networks holds those of ``python -m benchmarks.letters --runs`` in ``letters``, and two of this script's
+own in ``isbi``; what it lacks is trained: ``isbi`` for two minutes of the processor each, ``letters`` for one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from drawing import INK, ORANGE, main, mesh, new, outline, panel, save
+from drawing import INK, ORANGE, SKY, main, mesh, new, outline, panel, save
 from scipy.ndimage import label as components
 from torch import Tensor
 
@@ -46,7 +46,7 @@ def draw(out: Path, small: bool, runs: Path) -> Mapping[str, Any]:
 def isbi(out: Path, small: bool, runs: Path) -> dict[str, Any]:
     """Draw deformed letters onto one letter that is cut: optimized above, learned below, differences under each."""
     shown, grid = cut_targets(1, 9, small)[0], Grid((48, 48) if small else (100, 100), (1.0, 1.0))
-    count = 3 if small else 40
+    count = 3 if small else 60
     r, vm = (_isbi_network(kind, runs, grid, small) for kind in ("r", "vm"))
     found = {
         (0, 1): ("LDDMM", _shot(shown, grid, count, mu=0.0, mask=False)),
@@ -74,7 +74,8 @@ def isbi(out: Path, small: bool, runs: Path) -> dict[str, Any]:
         mesh(axes[2 * row, max(pictures)], forward_map(displacement), every=5)
         numbers[f"isbi, {name}"] = {
             "ssd": float((total - shown["fixed"]).square().sum()),
-            "shape outside": _outside(shown, shape), "error, px": _error(shown, displacement), "folds": folds(displacement),
+            "shape outside": _outside(shown, shape), "error, px": _error(shown, displacement),
+            "folds": folds(displacement),
         }  # fmt: skip
     for row, word in ((0, "optimized"), (2, "learned")):
         axes[row, 1].text(
@@ -117,13 +118,13 @@ def _isbi_network(kind: str, runs: Path, grid: Grid, small: bool) -> Model:
         model: Model = VoxelMorph(grid, similarity=squares, lam=0.1, half=True)
     else:
         model = MetaMorphR(grid, similarity=squares, half=True, checkpoint=False, **ISBI)
-    if not (runs / kind / "model.pt").is_file():
+    if not (runs / kind / "training.json").is_file():
         training, validation = (
             cut_targets(3 if small else 160, 0, small),
             cut_targets(2 if small else 16, 2, small),
         )
         plan = Plan(epochs=1 if small else 1000, batch_size=1 if small else 4, cpu_minutes=2.0)
-        train(model, plan, training, validation, runs / kind)  # type: ignore[arg-type]
+        train(model, plan, training, validation, runs / kind, resume=True)  # type: ignore[arg-type]
     model.load_state_dict(torch.load(runs / kind / "model.pt", weights_only=True))
     return model
 
@@ -141,7 +142,7 @@ def _shot(item: Item, grid: Grid, iterations: int, *, mask: bool = True, **chang
     settings["lambda"] = settings.pop("lam")
     settings["momentum"] = "split" if settings["mu"] == 0 else "coupled"
     settings |= {"kind": "metamorphosis", "shape": "momentum", "similarity": {"kind": "ssd"}, "checkpoint": False}
-    settings |= {"levels": (2.0, 1.0), "iterations": (iterations, iterations)}
+    settings |= {"levels": (1.0,), "iterations": (iterations,)}
     return _register(settings, item, grid, mask)
 
 
@@ -183,40 +184,34 @@ def _error(item: Item, displacement: Tensor) -> float:
 
 def table(out: Path, small: bool, runs: Path) -> dict[str, Any]:
     """Draw one test letter by the methods of table 5.2: above in all, below by shape alone."""
-    plain = {
-        "lddmm": "LDDMM",
-        "lddmm-cfm": "LDDMM, cost masked",
-        "vm": "VoxelMorph",
-        "vm-cfm": "VoxelMorph,\ncost masked",
-    }
+    plain = {"lddmm": "LDDMM", "lddmm-cfm": "LDDMM, masked", "vm": "VoxelMorph", "vm-cfm": "VoxelMorph, masked"}
     both = {
-        "meta": "Metamorphosis",
-        "g": "MetaMorph-G",
-        "r": "MetaMorph-R",
-        "r-refine": "R, refined",
-        "split": "split",
-    }
+        "meta": "Metamorphosis", "g": "MetaMorph-G", "r": "MetaMorph-R", "r-refine": "MetaMorph-R, refined",
+        "split": "split metamorphosis",
+    }  # fmt: skip
     if small:
-        plain, both = {"vm": "VoxelMorph"}, {"r": "MetaMorph-R", "split": "split"}
+        plain, both = {"vm": "VoxelMorph"}, {"r": "MetaMorph-R", "split": "split metamorphosis"}
     item, grid = _letter(small)
-    figure, axes = new(9.6, 4.3, 2, len(plain) + len(both) + 1)
+    figure, axes = new(8.8, 7.6, 4, 5)
+    for axis in axes.flat:
+        axis.set_axis_off()
     panel(axes[0, 0], item["moving"], "source")
     outline(axes[0, 0], item["mask"], ORANGE)
     panel(axes[1, 0], item["fixed"], "target")
     numbers: dict[str, Any] = {}
-    for column, (name, title) in enumerate({**plain, **both}.items(), 1):
-        row = letters.ROWS[name]
+    places = {name: (0, 1 + k) for k, name in enumerate(plain)} | {name: (2, k) for k, name in enumerate(both)}
+    for name, (down, right) in places.items():
+        row, title = letters.ROWS[name], {**plain, **both}[name]
         model = None if row.kind == "meta" else _letters_network(row.weights or name, runs, grid, small)
         displacement, total = letters.registered(row, item, grid, model)
         shape = warp(item["moving"][None], displacement)
         scores = letters.letter_scores(item, displacement, total, grid)
-        panel(axes[0, column], total, title)
-        panel(axes[1, column], shape, f"L2 {scores['l2']:.0f}\ns {scores['s']:.0f}")
-        if not scores["folds"]:
-            mesh(axes[1, column], forward_map(displacement), every=6)
+        panel(axes[down, right], total, f"{title}\nL2 {scores['l2']:.0f}, s {scores['s']:.0f}")
+        panel(axes[down + 1, right], 0.6 * shape)
+        mesh(
+            axes[down + 1, right], forward_map(displacement), every=5, color=SKY if not scores["folds"] else ORANGE
+        )
         numbers[f"one letter, {title}"] = scores
-    for axis, word in zip(axes[:, 1], ("total", "shape, lines"), strict=True):
-        axis.text(-0.1, 0.5, word, transform=axis.transAxes, rotation=90, va="center", ha="center", color=INK)
     save(figure, out, "learned_letters_table")
     return numbers
 
@@ -237,10 +232,10 @@ def _letters_network(name: str, runs: Path, grid: Grid, small: bool) -> Model:
     model = letters.make_model(letters.ROWS[name], grid)
     if small:
         return model
-    if not (runs / name / "model.pt").is_file():
+    if not (runs / name / "training.json").is_file():
         made = letters.pairs("training", runs / "pairs")
         training, validation = [made[i] for i in range(100)], [made[i] for i in range(100, 110)]
-        train(model, Plan(epochs=1000, cpu_minutes=1.0), training, validation, runs / name)  # type: ignore[arg-type]
+        train(model, Plan(epochs=1000, cpu_minutes=1.0), training, validation, runs / name, resume=True)  # type: ignore[arg-type]
     model.load_state_dict(torch.load(runs / name / "model.pt", weights_only=True))
     return model
 
@@ -259,7 +254,7 @@ def sharp(out: Path, small: bool) -> dict[str, Any]:
         "sharp": "sharp,\nonce",
         "lagrangian": "lagrangian,\nonce",
     }
-    figure, axes = new(9.4, 4.6, 2, 7, width_ratios=[1, 1, 1, 1, 0.9, 0.9, 0.9])
+    figure, axes = new(9.6, 3.4, 2, 7)
     numbers: dict[str, Any] = {}
     for row, mu in enumerate((0.0, 0.1)):
         panel(axes[row, 0], (item["moving"], item["fixed"])[row], ("source", "target")[row])
@@ -268,8 +263,12 @@ def sharp(out: Path, small: bool) -> dict[str, Any]:
             momentum = {"mu": mu, "steps": 15, "lam": 3e-6, "integrator": {"kind": scheme}}
             _, total = _shot_image(item, grid, 3 if small else 25, mask=mu > 0, **momentum)
             zoomed = axes[row, 3 + k]
-            panel(axes[row, k], total, title)
-            panel(zoomed, total, "about the cut")
+            panel(axes[row, k], total, title if row == 0 else "")
+            panel(
+                zoomed,
+                total,
+                "about the cut:\n" + scheme.replace("semi_lagrangian", "bilinear") if row == 0 else "",
+            )
             down, right = np.argwhere(sample.fixed_mask).mean(0)
             half = sample.fixed.shape[0] / 8
             zoomed.set_xlim(right - half, right + half)

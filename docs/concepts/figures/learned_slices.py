@@ -42,7 +42,7 @@ from mmtk.shooting import shoot
 from mmtk.training.data import as_batch
 
 #: The patient that is shown: number of the test pair.
-SHOWN = 0
+SHOWN = 19
 
 
 def draw(out: Path, small: bool, runs: Path) -> Mapping[str, Any]:
@@ -54,8 +54,13 @@ def draw(out: Path, small: bool, runs: Path) -> Mapping[str, Any]:
 
 
 def upright(image: Any) -> np.ndarray:
-    """Return a slice ``(h, w)``, stored left to right and back to front, as radiologists look at it: front above."""
+    """Return a slice ``(h, w)``, stored left to right and back to front, with the front above."""
     return np.rot90(as_array(image))
+
+
+def near(image: Any) -> np.ndarray:
+    """Return what lies about ventricles and lesion, with the front above."""
+    return np.rot90(as_array(image)[14:76, 14:78])
 
 
 # --- the weights of the energy (ISBI, figure 3; thesis, figure 5.7)
@@ -88,7 +93,7 @@ def _sweep(
 ) -> dict[str, Any]:
     """Draw two rows, shape and total, for each block of settings: left without the mask, right with it."""
     grid, count = slices.pairs("test", None).grid(), len(blocks[0][0])
-    ventricles = upright(slices.Anatomy.of_template().ventricles)
+    ventricles = near(slices.Anatomy.of_template().ventricles)
     figure, axes = new(
         9.6,
         3.1 * len(blocks),
@@ -99,9 +104,9 @@ def _sweep(
     numbers: dict[str, Any] = {}
     for block, (changes, titles) in enumerate(blocks):
         rows = axes[2 * block : 2 * block + 2]
-        panel(rows[0, 0], upright(item["moving"]), "moving")
-        outline(rows[0, 0], upright(item["mask"]), ORANGE)
-        panel(rows[1, 0], upright(item["fixed"]), "fixed")
+        panel(rows[0, 0], near(item["moving"]), "moving")
+        outline(rows[0, 0], near(item["mask"]), ORANGE)
+        panel(rows[1, 0], near(item["fixed"]), "fixed")
         outline(rows[1, 0], ventricles, GREEN)
         for axis in [*rows[:, 1], *rows[:, 2 + count]]:
             axis.set_axis_off()
@@ -112,8 +117,8 @@ def _sweep(
                 shape = warp(item["moving"][None], displacement)
                 column = 2 + k + masked * (count + 1)
                 said = ("no mask" if not masked else "with the mask") if k == count // 2 and block == 0 else ""
-                panel(rows[0, column], upright(shape), f"{said}\n{title}" if block == 0 else title)
-                panel(rows[1, column], upright(total))
+                panel(rows[0, column], near(shape), f"{said}\n{title}" if block == 0 else title)
+                panel(rows[1, column], near(total))
                 for axis in rows[:, column]:
                     outline(axis, ventricles, GREEN)
                 scores = slices.slice_scores(item, displacement, total, grid)
