@@ -21,6 +21,7 @@ import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, get_args, get_origin
 
@@ -37,7 +38,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from mmtk.errors import PluginError
+from mmtk.errors import ConfigError, PluginError
 
 __all__ = [
     "Capabilities",
@@ -83,6 +84,7 @@ class Capabilities:
         binary: A segmenter whose masks hold 0 and 1 and nothing between.
         any_intensity: A segmenter whose mask stays when all intensities are multiplied by one positive number.
         any_spacing: A segmenter that finds the same region, in mm, whatever the size of the voxels.
+        registers: A method that brings images nearer to one another; False for a row of a table that moves nothing.
     """
 
     dims: tuple[int, ...] = (2, 3)
@@ -95,6 +97,7 @@ class Capabilities:
     binary: bool = False
     any_intensity: bool = False
     any_spacing: bool = False
+    registers: bool = True
 
 
 class _Description(BaseModel):
@@ -135,12 +138,15 @@ class ComponentConfig(_Description):
         capabilities: What the part can do.
         limits: Limits of its contract (:mod:`mmtk.testing`) that it cannot keep, and what it keeps in their place, such
             as ``{"memory": 120}``; said here, so that whoever reads or checks the part knows.
+        needs: Modules that mmtk does not bring along, each with what pip installs it by, such as
+            ``{"ants": "mmtk[ants]"}``. They are imported when the part runs, and looked for before any work.
     """
 
     target: ClassVar[str]
     summary: ClassVar[str]
     capabilities: ClassVar[Capabilities] = Capabilities()
     limits: ClassVar[Mapping[str, float]] = {}
+    needs: ClassVar[Mapping[str, str]] = {}
 
     kind: str
 
@@ -159,11 +165,34 @@ class ComponentConfig(_Description):
         """The fields, less ``kind``; parts within it are still descriptions."""
         return {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}
 
+    @classmethod
+    def missing(cls) -> str:
+        """Say which of its modules are not installed, and how to get them; empty if all are there. Imports nothing."""
+        absent = {module: source for module, source in cls.needs.items() if find_spec(module) is None}
+        if not absent:
+            return ""
+        modules = " and ".join(f"'{module}'" for module in absent)
+        sources = " ".join(f"'{source}'" for source in dict.fromkeys(absent.values()))
+        return f"{cls.name()} needs the module {modules}, which is not installed; pip install {sources}"
+
+    def ready(self) -> None:
+        """Refuse to go on without what the part needs; to be asked before images are read.
+
+        Raises:
+            ConfigError: A module is not installed.
+        """
+        if told := self.missing():
+            raise ConfigError(told)
+
     def build(self, **context: Any) -> Any:
         """Import ``target`` and call it with the settings and ``context``.
 
         ``context`` is what the caller knows and a description cannot: a grid, a device, a spacing.
+
+        Raises:
+            ConfigError: A module that it needs is not installed.
         """
+        self.ready()
         return load_target(self.target)(**self.settings(), **context)
 
 

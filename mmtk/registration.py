@@ -249,6 +249,7 @@ def _register(
     progress: Progress,
     milestones: Milestones = forgetful,
 ) -> Result:
+    recipe.method.ready()
     torch.manual_seed(seed)
     place = pick_device(device)
     seconds: dict[str, float] = {}

@@ -20,6 +20,7 @@ class Outcome(Enum):
     CONVERGED = "the energy fell by less than `tolerance`"
     EXHAUSTED = "every iteration was used; if the energy was still falling, raise `iterations`"
     STALLED = "no step lowered the energy any more"
+    FOREIGN = "another program registered; it does not say why it stopped"
     PREDICTED = "one pass of a network; nothing was optimized"
     NONFINITE = "the energy became NaN or infinite; lower `learning_rate` or raise `steps`"
 

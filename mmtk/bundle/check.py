@@ -206,7 +206,7 @@ def _floor(package: str, floor: Any) -> Iterator[str]:
 
 def _recipe(folder: Path, catalogue: Catalogue) -> Iterator[str]:
     base, _ = read_recipe(folder)
-    resolve([], base, catalogue, Recipe)
+    resolve([], base, catalogue, Recipe).method.ready()
     yield from ()
 
 

@@ -176,6 +176,7 @@ def make_plan(
     # Only what was typed: a bundle that names an import path does not get it followed.
     following = catalogue.following(s.value for s in settings)
     recipe = resolve(settings, given, following, model, problems)
+    recipe.method.ready()
     if isinstance(recipe, RunConfig):
         _probe(recipe)
     start = None if bundle is None else resolve([], base, catalogue, Recipe)

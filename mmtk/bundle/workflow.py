@@ -108,6 +108,7 @@ class RegistrationNetwork(nn.Module):
     def __init__(self, method: str | Mapping[str, Any], channels: int = 1) -> None:
         super().__init__()
         self.config = resolve([Setting("method", method)], {}, installed(), Recipe).method
+        self.config.ready()
         self.channels = channels
         self.found: list[Registration] = []
         self.seconds = 0.0

@@ -55,6 +55,7 @@ def _part_page(offer: Offer, catalogue: Catalogue) -> str:
     example = Template(KINDS[offer.family]).substitute(part=offer.name)
     lines = [f"{offer.family} {offer.name}: {config.summary}", _settings(config, {}), ""]
     lines += [f"for   {_capable(config.capabilities)}", f"from  {offer.distribution} {version}, {config.target}"]
+    lines += [f"note  {config.missing()}"] if config.missing() else []
     lines += [f"try   {example}"] if example.startswith("mmtk run") else []
     if cited := references(config.target):
         lines += ["", "References", *(f"  {line}" for line in cited)]

@@ -81,6 +81,11 @@ class Contract:
         """The numbers of axes that the part takes."""
         return capabilities.dims
 
+    @pytest.fixture(autouse=True)
+    def _its_modules_are_installed(self, part: Any) -> None:
+        if isinstance(part, ComponentConfig) and part.missing():
+            pytest.skip(part.missing())
+
     def make(self, part: Any) -> Any:
         """Build a description; an object is copied, so that a law may change it."""
         built = part.build() if isinstance(part, ComponentConfig) else copy.deepcopy(part)

@@ -14,7 +14,7 @@ from mmtk.config import Capabilities
 from mmtk.fields import Grid, compose, warp
 from mmtk.method import Method, Pair
 from mmtk.metrics import nondiffeomorphic_volume
-from mmtk.result import Registration
+from mmtk.result import Outcome, Registration
 from mmtk.testing.base import Contract, holds_little, stays_untouched, turns
 from mmtk.testing.phantoms import GRIDS, LARGE, blob, finer, turned
 
@@ -79,7 +79,7 @@ class MethodContract(Contract):
                 assert found.appearance.shape == pair.moving.shape and bool(found.appearance.isfinite().all())
 
     def test_the_images_come_nearer_to_one_another(self, built: Any, capabilities: Capabilities) -> None:
-        for dim in capabilities.dims:
+        for dim in capabilities.dims if capabilities.registers else ():
             pair = self.usual(GRIDS[dim], capabilities)
             before, after = _apart(pair.moving, pair), _apart(_moved(pair, built.register(pair)), pair)
             assert after <= self.gain * before, f"{after / before:.0%} of the squared difference is left"
@@ -97,6 +97,8 @@ class MethodContract(Contract):
     def test_no_level_ends_worse_than_it_began(self, built: Any, capabilities: Capabilities) -> None:
         for dim in capabilities.dims:
             for level in built.register(self.usual(GRIDS[dim], capabilities)).levels:
+                if not level.energies and level.outcome is Outcome.FOREIGN:
+                    continue  # another program's energy is not told
                 first, last = level.energies[0], level.energies[-1]
                 assert last <= first + 1e-5 * abs(first), f"the energy went from {first} to {last}"
 
@@ -119,6 +121,8 @@ class MethodContract(Contract):
                 assert error < 0.25, f"one map after the other misses by {error:.2f} voxels"
 
     def test_it_does_not_know_how_the_scan_lies(self, built: Any, capabilities: Capabilities) -> None:
+        if not capabilities.registers:
+            return
         dim = min(capabilities.dims)
         pair = self.usual(GRIDS[dim], capabilities)
         straight = _millimeters(built.register(pair))
@@ -128,6 +132,8 @@ class MethodContract(Contract):
             self.agrees(found, turned(straight, flips, order, vector=True), other)
 
     def test_the_size_of_voxels_does_not_matter(self, built: Any, capabilities: Capabilities) -> None:
+        if not capabilities.registers:
+            return
         dim = min(capabilities.dims)
         grid = GRIDS[dim]
         pair = self.usual(grid, capabilities)
