@@ -76,4 +76,4 @@ def mmtk_methods() -> list[type[ComponentConfig]]:
 
 @hookimpl
 def mmtk_bundles() -> list[Path]:
-    return [shipped_bundle(name) for name in ("metamorph_r",)]
+    return [shipped_bundle(name) for name in ("metamorph_r", "metamorph_g")]

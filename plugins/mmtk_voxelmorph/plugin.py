@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from mmtk.bundle import shipped_bundle
 from mmtk.config import Capabilities, ComponentConfig, LearnedConfig, SimilarityPart
 from mmtk.plugins import hookimpl
 from mmtk_core.plugin import SquaredDifferenceConfig
@@ -35,3 +37,8 @@ class VoxelMorphConfig(LearnedConfig):
 @hookimpl
 def mmtk_methods() -> list[type[ComponentConfig]]:
     return [VoxelMorphConfig]
+
+
+@hookimpl
+def mmtk_bundles() -> list[Path]:
+    return [shipped_bundle(name) for name in ("voxelmorph", "voxelmorph_cfm")]

@@ -14,6 +14,8 @@ from mmtk.bundle.recipe import NETWORK, inference_config
 from mmtk.config import Recipe
 from mmtk.errors import ConfigError
 from mmtk.plugins import installed
+from mmtk.samples import SAMPLES
+from mmtk.samples.options import parse
 from mmtk.settings import resolve
 
 BUNDLES = sorted(folder for folders in installed().bundles.values() for folder in folders)
@@ -92,7 +94,9 @@ def leaves(node: Any) -> list[str]:
 
 
 def test_the_bundles_are_installed():
-    names = ["lddmm", "metamorph_brats", "metamorph_r", "metamorphosis"]
+    names = [
+        "lddmm", "metamorph_brats", "metamorph_g", "metamorph_r", "metamorphosis", "voxelmorph", "voxelmorph_cfm"
+    ]  # fmt: skip
     assert [folder.name for folder in BUNDLES] == names
 
 
@@ -100,7 +104,7 @@ def test_a_bundle_is_complete_and_holds_no_python(bundle):
     files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     learned = {"models/model.safetensors", "configs/train.json", "configs/multi_gpu_train.json"}
     assert not learned & files or learned <= files
-    assert files - learned == {
+    assert files - learned - {"models/letters.safetensors", "models/template.nii.gz"} == {
         "LICENSE",
         "configs/inference.json",
         "configs/inference_cpu.json",
@@ -153,7 +157,10 @@ def test_the_recipe_is_one_that_mmtk_accepts(bundle):
     base, sample = read_recipe(bundle)
     recipe = resolve([], base, installed(), Recipe)
     assert recipe.method.kind == base["method"]["kind"]
-    assert sample == ("c_shapes" if recipe.method.capabilities.learned else "tumor_brain")
+    assert sample is not None
+    name, *options = sample.split()
+    assert name == ("brains" if recipe.method.capabilities.learned else "tumor_brain")
+    parse(SAMPLES[name].options, dict(word.split("=", 1) for word in options), name)
 
 
 def test_the_published_settings():

@@ -18,7 +18,15 @@ def copy(name: str, target: Path) -> Path:
 
 def test_what_is_installed_comes_first_and_is_trusted_for_it():
     found = search(installed(), {})
-    assert sorted(bundle.name for bundle in found) == ["lddmm", "metamorph_brats", "metamorph_r", "metamorphosis"]
+    assert sorted(bundle.name for bundle in found) == [
+        "lddmm",
+        "metamorph_brats",
+        "metamorph_g",
+        "metamorph_r",
+        "metamorphosis",
+        "voxelmorph",
+        "voxelmorph_cfm",
+    ]
     assert all(bundle.installed and bundle.origin == "mmtk" for bundle in found)
 
 
