@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import Self
 
+from mmtk.bundle import shipped_bundle
 from mmtk.config import Capabilities, ComponentConfig
 from mmtk.plugins import hookimpl
 
@@ -200,3 +202,8 @@ class IdentityConfig(ComponentConfig):
 @hookimpl
 def mmtk_methods() -> list[type[ComponentConfig]]:
     return [AntsConfig, GreedyConfig, DemonsConfig, LCCDemonsConfig, IdentityConfig]
+
+
+@hookimpl
+def mmtk_bundles() -> list[Path]:
+    return [shipped_bundle(name) for name in ("syn", "syn_cfm", "rigid", "rigid_cfm", "affine", "lcc_demons")]

@@ -95,7 +95,8 @@ def leaves(node: Any) -> list[str]:
 
 def test_the_bundles_are_installed():
     names = [
-        "lddmm", "metamorph_brats", "metamorph_g", "metamorph_r", "metamorphosis", "voxelmorph", "voxelmorph_cfm"
+        "affine", "lcc_demons", "lddmm", "metamorph_brats", "metamorph_g", "metamorph_r", "metamorphosis",
+        "rigid", "rigid_cfm", "syn", "syn_cfm", "voxelmorph", "voxelmorph_cfm",
     ]  # fmt: skip
     assert [folder.name for folder in BUNDLES] == names
 

@@ -19,11 +19,17 @@ def copy(name: str, target: Path) -> Path:
 def test_what_is_installed_comes_first_and_is_trusted_for_it():
     found = search(installed(), {})
     assert sorted(bundle.name for bundle in found) == [
+        "affine",
+        "lcc_demons",
         "lddmm",
         "metamorph_brats",
         "metamorph_g",
         "metamorph_r",
         "metamorphosis",
+        "rigid",
+        "rigid_cfm",
+        "syn",
+        "syn_cfm",
         "voxelmorph",
         "voxelmorph_cfm",
     ]
