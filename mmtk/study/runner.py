@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,6 @@ class _Running:
     process: subprocess.Popen[bytes]
     spec: Path
     usage: Path
-    files: list[Path] = field(default_factory=list)
 
 
 def refuse_folder(out: Path) -> None:
@@ -214,6 +213,8 @@ def _run_all(study: Study, jobs: Sequence[Job], retry: bool, tell: Tell, lock: i
     done = 0
     for job in jobs:
         record = _known(job, retry)
+        for path in _passing(job):  # of one that was killed
+            path.unlink(missing_ok=True)
         if record is None:
             waiting.append(job)
         else:
@@ -260,8 +261,7 @@ def _start(study: Study, job: Job, lock: int) -> _Running:
     home = job.out.parent
     home.mkdir(parents=True, exist_ok=True)
     job.record.unlink(missing_ok=True)
-    spec, usage = (home / f".{job.out.name}.{what}" for what in ("job", "usage"))
-    usage.unlink(missing_ok=True)
+    spec, usage = _passing(job)
     write_json(spec, _spec(study, job))
     limit = math.inf if study.config.minutes is None else 60 * study.config.minutes
     words = [sys.executable, "-I", "-S", launcher.__file__, str(usage), str(_log(job)), repr(limit)]
@@ -275,6 +275,12 @@ def _start(study: Study, job: Job, lock: int) -> _Running:
         pass_fds=(lock,),  # the folder stays taken until the last run has ended, even if we are killed
     )
     return _Running(job, process, spec, usage)
+
+
+def _passing(job: Job) -> tuple[Path, Path]:
+    """The files that a run has only while it runs: what it is told, and what it cost."""
+    job_file, usage = (job.out.with_name(f".{job.out.name}.{what}") for what in ("job", "usage"))
+    return job_file, usage
 
 
 def _log(job: Job) -> Path:

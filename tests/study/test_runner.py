@@ -56,11 +56,13 @@ def test_a_failure_is_a_result_with_its_sentence(done):
 
 
 def test_a_complete_run_is_not_run_again(done, monkeypatch):
+    left = done.out / "runs" / "short" / ".000_seed0.job"
+    left.write_text("of a process that was killed")
     before = (done.out / "results.csv").read_bytes()
     monkeypatch.setattr(runner, "_start", lambda *_: pytest.fail("a run was started"))
     told = []
     carry_out(done.study, done.out, tell=lambda n, total, record, found: told.append((n, total, found)))
-    assert told == [(n, 6, True) for n in range(1, 7)]
+    assert told == [(n, 6, True) for n in range(1, 7)] and not left.exists()
     assert (done.out / "results.csv").read_bytes() == before
 
 
