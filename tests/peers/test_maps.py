@@ -14,6 +14,8 @@ from mmtk.testing.phantoms import blob
 
 #: No two spacings and no two lengths are alike, so that axes cannot change places unseen.
 GRIDS = {2: Grid((64, 90), (2.0, 1.5)), 3: Grid((40, 50, 33), (2.5, 2.0, 3.0))}
+#: Volumes take these programs up to half a minute each.
+DIMS = [2, pytest.param(3, marks=pytest.mark.slow)]
 SHIFT = (4.0, -3.0, 2.0)
 ANGLE = math.radians(8)
 
@@ -86,7 +88,7 @@ def name(value):
     return value if isinstance(value, str) else value.get("transform", "")
 
 
-@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize(("kind", "settings"), DEFORMABLE + LINEAR, ids=name)
 def test_a_shift_is_found_in_both_directions(kind, settings, dim):
     grid, shift = GRIDS[dim], torch.tensor(SHIFT[:dim])
@@ -100,7 +102,7 @@ def test_a_shift_is_found_in_both_directions(kind, settings, dim):
     torch.testing.assert_close(back, -shift, rtol=0.35, atol=0.3)
 
 
-@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("dim", DIMS)
 def test_a_rotation_is_found_by_ants_in_both_directions(dim):
     grid = GRIDS[dim]
     pair, truth = moved_by(grid, turn(dim), torch.tensor(SHIFT[:dim]))
@@ -113,7 +115,7 @@ def test_a_rotation_is_found_by_ants_in_both_directions(dim):
     assert around.abs().max() < 0.02
 
 
-@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("transform", ["rigid", "affine", "syn"])
 def test_our_map_warps_as_ants_itself_does(transform, dim, monkeypatch):
     config = method("ants", transform=transform)
@@ -141,6 +143,7 @@ def test_our_map_warps_as_ants_itself_does(transform, dim, monkeypatch):
         assert (ours[0, 0] - theirs[key])[inside].abs().max() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ants", "greedy", "demons", "lcc_demons"])
 def test_maps_are_inverse_to_one_another(kind):
     grid = GRIDS[3]
