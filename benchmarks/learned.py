@@ -91,8 +91,8 @@ def work(row: str, shape: tuple[int, ...], steps: int, device: str) -> None:
 
 _TABLE = """\
 Table 5.1 of Maillard's thesis again: one pair of {size}, T = {steps}, networks of the thesis's size (MetaMorph-R has
-{count} parameters with its first momentum), convolutions in bfloat16, images and maps in float32, every time step computed
-twice in training. Memory on a CPU is the peak of the whole process, {threads} thread. The thesis's figures are from an
+{count} parameters with its first momentum), convolutions in bfloat16, images and maps in float32, every time step
+computed twice in training. Memory on a CPU is the peak of the whole process, {threads} thread. The thesis is from an
 A100."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import learned, letters, shipped, store
+from benchmarks import learned, letters, shipped, slices, store
 from benchmarks.cases import CASES
 from benchmarks.methods import METHODS
 from benchmarks.targets import verdicts
@@ -85,6 +85,7 @@ def render(results: Path = store.RESULTS) -> str:
     for name in CASES:
         parts += [f"## {CASES[name].title}\n", f"Case `{name}`.", "", _case(name, everything[name])]
     parts += ["## Letters, learned and optimized\n", letters.render(results)]
+    parts += ["## Brain slices, learned and optimized\n", slices.render(results)]
     parts += ["## Weights that come with mmtk\n", shipped.render(results)]
     parts += ["## What a learned registration costs\n", learned.render(results)]
     parts += ["## Commands that compute nothing\n", _startup(everything["startup"]), _missing(everything)]

@@ -130,10 +130,10 @@ def _real(name: str, engine: str, folder: Path) -> dict[str, Any]:
 _TABLE = """\
 The weights in the bundles, on {count} pairs of each kind that nobody trained on (2 mm; integrals in mm, mean and
 standard deviation), and on one real slice. *Total* is the squared error with appearance, *outside* that of the shape
-alone away from the lesion, *error* the distance from the true map outside it. Refined: the first
-{refined} pairs, 20 evaluations from the network's answer, by its own energy, which is not the error. MetaMorph-R knows this template; the others were trained on
-slices at any height, bent on both sides. The letters' weights had 5 minutes of one processor core (MetaMorph-R: 11),
-the slices' 8 (10)."""
+alone away from the lesion, *error* the distance from the true map outside it. Refined: the first {refined} pairs, 20
+evaluations from the network's answer, by its own energy, which is not the error. MetaMorph-R knows this template; the
+others were trained on slices at any height, bent on both sides. The letters' weights had 5 minutes of one processor
+core (MetaMorph-R: 11), the slices' 8 to 10."""
 
 
 def render(results: Path = store.RESULTS) -> str:
