@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmtk.fields import Gaussian, Grid, Smoother, exponential, identity, sample, squarings_needed, warp
+from mmtk.fields import Gaussian, Grid, Smoother, exponential, folds, identity, sample, squarings_needed, warp
 from mmtk.method import Method, Pair, Progress, silent
 from mmtk.optimize import Axis, level_axes, smooth_and_sample
 from mmtk.result import LevelReport, Outcome, Registration
@@ -105,12 +105,27 @@ class LCCDemons(Method):
         assert velocity is not None
         with torch.no_grad():
             whole = _carried(velocity, axes, tuple(Axis(0, 1, n) for n in pair.grid.shape))
-            squarings = max(self.squarings, squarings_needed(whole))
-            there, back = exponential(whole, squarings), exponential(-whole, squarings)
+            whole, there, back, kept = self._unfolded(whole)
         notes = []
+        if kept < 1:
+            notes.append(f"the map would have folded: its velocity was shortened to {kept:.0%}; raise `elastic`")
         if pair.mask is not None and not self.masked:
             notes.append("the lesion was compared like all else: the mask is not used without masked=true")
         return Registration(pair.grid, there, back, None, {"velocity": whole}, tuple(reports), tuple(notes))
+
+    def _unfolded(self, velocity: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Return the velocity, its two maps and the share of it that is left: the longest that folds nowhere.
+
+        The flow itself never folds, but what is interpolated of it may.
+        """
+        kept = 1.0
+        while True:
+            whole = velocity * kept
+            squarings = max(self.squarings, squarings_needed(whole))
+            there, back = exponential(whole, squarings), exponential(-whole, squarings)
+            if kept < 1e-3 or not (folds(there) or folds(back)):
+                return whole, there, back, kept
+            kept *= 0.9
 
 
 @dataclass(frozen=True, eq=False)
