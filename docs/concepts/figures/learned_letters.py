@@ -1,7 +1,7 @@
 """Figures of learned.md on letters: ISBI's figure 2, the methods of thesis table 5.2 on one letter, sharp and blurred.
 
 The folder of networks holds those of ``python -m benchmarks.letters --runs`` in ``letters``, and two of this script's
-own in ``isbi``; what it lacks is trained: ``isbi`` for two minutes of the processor each, ``letters`` for one.
+own in ``isbi``; what it lacks is trained, for one minute of the processor each.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _isbi_network(kind: str, runs: Path, grid: Grid, small: bool) -> Model:
             cut_targets(3 if small else 160, 0, small),
             cut_targets(2 if small else 16, 2, small),
         )
-        plan = Plan(epochs=1 if small else 1000, batch_size=1 if small else 4, cpu_minutes=2.0)
+        plan = Plan(epochs=1 if small else 1000, batch_size=1 if small else 4, cpu_minutes=1.0)
         train(model, plan, training, validation, runs / kind, resume=True)  # type: ignore[arg-type]
     model.load_state_dict(torch.load(runs / kind / "model.pt", weights_only=True))
     return model
