@@ -10,6 +10,7 @@ import torch
 
 from mmtk.bundle.check import check, short_settings
 from mmtk.bundle.plan import make_plan
+from mmtk.bundle.recipe import read_recipe
 from mmtk.bundle.search import Found, find
 from mmtk.config import ComponentConfig
 from mmtk.errors import MmtkError
@@ -45,8 +46,15 @@ def wrong(bundle: Path) -> dict[str, tuple[str, ...]]:
     return {v.name: v.problems for v in check(Found(bundle, "path"), installed()) if not v.ok}
 
 
+def skip_without_its_modules(name: str) -> None:
+    kind = read_recipe(find(name, installed(), {}).folder)[0]["method"]["kind"]
+    if missing := installed().find("method", kind).missing():
+        pytest.skip(missing)
+
+
 @pytest.mark.parametrize("name", BUNDLES)
 def test_ours_pass(name):
+    skip_without_its_modules(name)
     verdicts = list(check(find(name, installed(), {}), installed()))
     assert not [verdict for verdict in verdicts if not verdict.ok]
     # To train is to run code, so what says how to train asks for trust.
@@ -57,6 +65,7 @@ def test_ours_pass(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BUNDLES)
 def test_ours_run_both_ways_with_one_result(name):
+    skip_without_its_modules(name)
     verdicts = {v.name: v for v in check(find(name, installed(), {}), installed(), run=True)}
     assert verdicts["run"].ok, verdicts["run"].problems
     assert not verdicts["run"].skipped

@@ -53,8 +53,8 @@ def test_a_picture_can_be_read_on_light_and_on_dark_pages(picture: Path) -> None
     assert (values < 90).mean() > 0.005
 
 
-def drawn(script: Any, name: str, out: Path) -> Mapping[str, Any]:
-    numbers = script(name).draw(out, True)
+def drawn(script: Any, name: str, out: Path, *more: Path) -> Mapping[str, Any]:
+    numbers = script(name).draw(out, True, *more)
     made = {picture.stem for picture in out.glob("*.png")}
     expected = {picture.stem for picture in IMAGES.glob(f"{name}*.png")}
     assert made == expected
@@ -116,3 +116,37 @@ def test_choices(script: Any, tmp_path: Path) -> None:
     numbers = script("choices").draw(tmp_path, True)
     assert numbers["subject=same"][0] < 1.0
     assert numbers["local_ssd, bias of 30 %"] < numbers["ssd, bias of 30 %"]
+
+
+def test_learned_on_slices(script: Any, tmp_path: Path) -> None:
+    numbers = drawn(script, "learned_slices", tmp_path, tmp_path / "runs")
+    free, masked = (numbers[f"{name}, mu = 0.08, lambda = 3e-06"] for name in ("no mask", "with the mask"))
+    assert free["total outside"] < 0.5 * free["shape outside"]  # painted where it might have moved
+    assert masked["total outside"] > 0.8 * masked["shape outside"]
+
+
+def test_there_and_back_is_the_identity_but_for_interpolation(script: Any) -> None:
+    # A network that moves something: momenta of a learned start, by hand.
+    module = script("learned_slices")
+    slices = module.slices
+    item = slices.pairs("test", None)[module.SHOWN]
+    model = slices.make_model(slices.ROWS["r"], slices.pairs("test", None).grid())
+    with torch.no_grad():
+        model.start += 0.4 * (item["fixed"] - item["moving"])[None] / 0.2
+    states = module._followed(model, item)
+    there = states[-1]["inverse"]
+    back = there
+    for state in reversed(states[:-1]):
+        back = module.compose(-state["step"], back)
+    assert float(there.norm(dim=1).max()) > 1.0
+    assert float(back.norm(dim=1).mean()) < 0.1 * float(there.norm(dim=1).mean())
+
+
+def test_learned_on_letters(script: Any, tmp_path: Path) -> None:
+    numbers = drawn(script, "learned_letters", tmp_path, tmp_path / "runs")
+    for mu in ("0", "0.1"):
+        blurred, once, closed = (
+            numbers[f"mu = {mu}, {scheme}"]["pixels that are neither ink nor paper"]
+            for scheme in ("semi_lagrangian", "sharp", "lagrangian")
+        )
+        assert once < 0.8 * blurred and closed == pytest.approx(once, rel=0.1)

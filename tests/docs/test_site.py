@@ -130,6 +130,8 @@ def test_the_example_of_every_part_is_a_run_that_is_accepted(tmp_path: Path) -> 
     nibabel.save(nibabel.Nifti1Image(np.eye(8, dtype=np.float32), np.eye(4)), image)
     tried = 0
     for offer in installed().offers():
+        if offer.config.missing():
+            continue  # refused before any work, with the command that installs it
         words = KINDS[offer.family].replace("$part", offer.full_name).split()
         if words[:2] == ["mmtk", "run"]:
             words = [word.replace("MOVING", str(image)).replace("FIXED", str(image)) for word in words[2:]]
