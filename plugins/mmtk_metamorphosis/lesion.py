@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmtk.fields import Grid
-from mmtk.similarity import Similarity, SquaredDifference
+from mmtk.similarity import ChannelSimilarity, Similarity, SquaredDifference
 from mmtk.similarity.windows import box_sum, per_axis
 from mmtk_metamorphosis.settings import Settings
 
@@ -29,7 +29,9 @@ LARGEST_GROWTH = 4.0
 def lesion_price(
     settings: Settings, fixed: Tensor, weight: Tensor, grid: Grid, mask: Tensor | None
 ) -> Callable[[Tensor], Tensor | float]:
-    """Return the price as a function of the warped mask ``(1, 1, *space)`` of ``grid``.
+    """Return the price as a function of the warped mask ``(1, 1 or C, *space)`` of ``grid``.
+
+    Where channels have masks of their own, the lesion is where any of them has one.
 
     Args:
         settings: For the lesion's history and the similarity.
@@ -41,13 +43,25 @@ def lesion_price(
     if mask is None or price == 0:
         return lambda warped: 0.0
     if price > 0:
-        return lambda warped: price * warped.sum()
-    most = LARGEST_GROWTH * float(mask.sum().clamp_min(1))
-    return lambda warped: price * most * (1 - torch.exp(-warped.sum() / most))
+        return lambda warped: price * _covered(warped)
+    most = LARGEST_GROWTH * float(_covered(mask).clamp_min(1))
+    return lambda warped: price * most * (1 - torch.exp(-_covered(warped) / most))
+
+
+def _covered(mask: Tensor) -> Tensor:
+    return mask.sum() if mask.shape[1] == 1 else mask.amax(1).sum()
 
 
 def _unit(similarity: Similarity, fixed: Tensor, weight: Tensor) -> float:
-    """Return the cost of a mismatch of one local standard deviation at one voxel, about."""
+    """Return the cost of a mismatch of one local standard deviation at one voxel, about; of all channels together."""
+    if isinstance(similarity, ChannelSimilarity):
+        weights = weight.expand(-1, len(similarity.weights), *weight.shape[2:]).split(1, 1)
+        shares = zip(similarity.weights, similarity.parts, fixed.split(similarity.made, 1), weights, strict=True)
+        total = 0.0
+        for share, part, channel, seen in shares:
+            assert isinstance(part, Similarity)
+            total += share * _unit(part, channel, seen)
+        return total
     if type(similarity) is not SquaredDifference:
         return 1.0
     radius = per_axis(2, fixed.ndim - 2)

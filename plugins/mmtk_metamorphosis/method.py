@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from mmtk.errors import ConfigError
 from mmtk.fields import Gaussian, Kernel, Sobolev, Sum
 from mmtk.method import Method, Pair, Progress, silent
 from mmtk.result import Registration
+from mmtk_metamorphosis.channels import Channels
 from mmtk_metamorphosis.primal import register_white
 from mmtk_metamorphosis.settings import Settings
 
@@ -75,6 +77,8 @@ class Metamorphosis(Method):
         self,
         *,
         similarity: ComponentConfig,
+        similarities: Sequence[ComponentConfig] = (),
+        channel_weights: Sequence[float] | None = None,
         integrator: ComponentConfig | None = None,
         regularizers: Sequence[ComponentConfig] = (),
         momentum: str = "split",
@@ -112,11 +116,14 @@ class Metamorphosis(Method):
         kind, core = make_kernel(subject, kernel, sigma, sigma_weights, order)
         usual, coupled = LAMBDA[kind], momentum == "coupled"
         self.shape = shape
+        parts = tuple(similarities) or (similarity,)
+        self.parts = tuple(part.build() for part in parts)
+        self.channel_weights = channel_weights
         self.settings = Settings(
             kernel=core,
             spacing=stride,
-            similarity=similarity.build(),
-            lam=usual.get(similarity.kind, usual["default"]) if lam is None else lam,
+            similarity=self.parts[0],
+            lam=usual.get(parts[0].kind, usual["default"]) if lam is None else lam,
             mu=(COUPLED_MU if coupled else MU[subject]) if mu is None else mu,
             coupled=coupled,
             lesion=lesion,
@@ -147,12 +154,17 @@ class Metamorphosis(Method):
             return self._register(pair, progress, start)
 
     def _register(self, pair: Pair, progress: Progress, start: Tensor | None) -> Registration:
+        channels = Channels(pair.moving.shape[1], self.channel_weights, self.parts)
+        pair, settings = channels.of(pair), replace(self.settings, similarity=channels.similarity)
+        return channels.back(self._solved(pair, settings, progress, start))
+
+    def _solved(self, pair: Pair, settings: Settings, progress: Progress, start: Tensor | None) -> Registration:
         if self.shape == "white":
-            return register_white(pair, self.settings, progress, self.milestones, start)
+            return register_white(pair, settings, progress, self.milestones, start)
         from mmtk_metamorphosis.momentum import register_momentum
 
-        if self.settings.integrator is None:
+        if settings.integrator is None:
             raise ConfigError(
                 "integrator=none: a scalar momentum is integrated in time; choose integrator=lagrangian"
             )
-        return register_momentum(pair, self.settings, progress, self.milestones)
+        return register_momentum(pair, settings, progress, self.milestones)

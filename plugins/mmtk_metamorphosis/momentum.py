@@ -5,6 +5,9 @@ Coupled, as published (thesis eq. 5.2, 5.3, 5.11), the momentum drives the shape
 .. math::
     E(z_0) = D(I_1, J) + \lambda \int_0^1 \|v_t\|_V^2 + \mu^2 \|\sqrt{m_t} z_t\|^2 \, dt
 
+Several channels have one velocity, ``-K * sum_c w_c z^c grad I^c``, and each its own residual (thesis eq. 6.2); both
+sums of the energy carry the weights.
+
 Split, only :math:`(1 - m) p` drives the shape; what the mask hides is left out of the data term but for the weight
 :math:`\rho / (1 + \rho)` that a free residual leaves there, and painted afterwards (see ``white``).
 
@@ -27,6 +30,7 @@ from mmtk.optimize import Level, level_axes, minimize, smooth_and_sample
 from mmtk.regularizers import Deformation, JacobianBarrier
 from mmtk.result import LevelReport, Registration
 from mmtk.shooting import Shot, shoot_energy
+from mmtk.similarity import ChannelSimilarity
 from mmtk_metamorphosis.lesion import lesion_price
 from mmtk_metamorphosis.settings import Settings
 
@@ -64,7 +68,8 @@ class _LevelEnergy:
         self.weight = weight
         mu = settings.mu if settings.coupled else 0.0
         stride = settings.spacing or settings.kernel.finest / 2
-        self.equation = Metamorphosis.from_kernel(settings.kernel, level.grid, mu, stride=stride)
+        weights = settings.similarity.weights if isinstance(settings.similarity, ChannelSimilarity) else None
+        self.equation = Metamorphosis.from_kernel(settings.kernel, level.grid, mu, stride=stride, weights=weights)
         self.shape = self.moving.shape
         self.lesion = lesion_price(settings, self.fixed, self.weight, level.grid, self.mask)
 
@@ -114,7 +119,7 @@ class _LevelEnergy:
                 inverse=state.inverse,
                 velocity_norm=shot.kinetic.sum(),
                 residual=self.driving(momentum),
-                mask=self.mask,
+                mask=None if self.mask is None else self.mask.amax(1, keepdim=True),
             )
             energy = energy + sum(part(deformation) for part in self.settings.regularizers)
         if self.price > 0:

@@ -77,6 +77,14 @@ class _ShapeConfig(ComponentConfig):
     similarity: SimilarityPart = Field(
         default_factory=LocalSquaredDifferenceConfig, description="how images are compared"
     )
+    similarities: tuple[SimilarityPart, ...] = Field(
+        default=(), description="how each channel is compared, in place of `similarity`; for images of several"
+    )
+    channel_weights: tuple[Weight, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="how much each channel counts, for images of several; 0: as if it were not there; none: 1 each",
+    )
     integrator: IntegratorPart = Field(
         default_factory=LagrangianConfig, description="how momentum and image are carried through time"
     )
@@ -97,6 +105,10 @@ class _ShapeConfig(ComponentConfig):
         ]
         if self.sigma is not None and self.sigma_weights is not None:
             problems += _unequal("sigma", self.sigma, "sigma_weights", self.sigma_weights)
+        if self.similarities and self.channel_weights is not None:
+            problems += _unequal("similarities", self.similarities, "channel_weights", self.channel_weights)
+        if self.channel_weights is not None and not any(self.channel_weights):
+            problems.append(f"channel_weights={_text(self.channel_weights)}: at least one must be > 0")
         if self.sigma is None and self.sigma_weights is not None:
             problems.append(f"sigma_weights={_text(self.sigma_weights)}: weights of what? Give sigma, too")
         if list(self.levels) != sorted(self.levels, reverse=True):
@@ -202,4 +214,4 @@ def _unequal(name: str, values: tuple[Any, ...], other: str, others: tuple[Any, 
 
 
 def _text(values: tuple[Any, ...]) -> str:
-    return ",".join(f"{value:g}" for value in values)
+    return ",".join(getattr(value, "kind", None) or f"{value:g}" for value in values)

@@ -19,6 +19,9 @@ restricts the path. E is taken by the trapezoidal rule from both ends of the pat
 Where the lesion is, the split form compares J with what an image without texture would show there, and not with the
 lesion: its intensities do not drive the shape. The coupled form compares J with the lesion, as published.
 
+Several channels have one velocity and each its own residual (thesis eq. 6.2): the weighted sum of their energies is
+taken, and what is said above holds for each, with the mask of each where they have several.
+
 Next to the lesion an average over neighbors (smoothing, windows) leaves it out on the moving side and has all of J on
 the other. So what lies there differs even between identical images, and draws the mask in, by a fifth of its volume.
 Where nothing is known of the lesion that is no bad guess: without it 2 to 7 % more error is left within 10 mm of
@@ -71,7 +74,7 @@ class _LevelEnergy:
         self.coupled = settings.coupled and settings.mu > 0
         channels = [self._moving(pair)]
         self.compared = channels[0].shape[1]  # a similarity may make several channels of one
-        self.has_mask, self.has_edge = pair.mask is not None, pair.inside is not None
+        self.masks, self.has_edge = 0 if pair.mask is None else pair.mask.shape[1], pair.inside is not None
         for extra in (pair.mask, pair.inside):
             if extra is not None:
                 channels.append(smooth_and_sample(extra, level.finer, level.sigma))
@@ -84,7 +87,8 @@ class _LevelEnergy:
         self.mask = None
         if settings.regularizers and pair.mask is not None:
             sigma = [0.4 * flow.lattice.spacing / h for h in pair.grid.spacing]
-            blurred = smooth_and_sample(pair.mask, [Axis(0, 1, n) for n in pair.grid.shape], sigma)
+            lesion = pair.mask.amax(1, keepdim=True)
+            blurred = smooth_and_sample(lesion, [Axis(0, 1, n) for n in pair.grid.shape], sigma)
             self.mask = sample(blurred, flow.lattice.points(blurred), padding="zeros")
 
     def _moving(self, pair: Pair) -> Tensor:
@@ -134,8 +138,8 @@ class _LevelEnergy:
         nodes = self.flow.displacement(white)
         warped = self.sampler(self.stack, nodes, aside)
         moved, weight, lesion = warped[:, : self.compared], self.weight, None
-        if self.has_mask:
-            lesion = warped[:, self.compared : self.compared + 1]
+        if self.masks:
+            lesion = warped[:, self.compared : self.compared + self.masks]
             weight = (
                 weight * (1 - (1 - self.floor) * lesion)
                 if not self.coupled
@@ -199,7 +203,9 @@ def register_white(
         settings.kernel, pair.grid, settings.node_spacing(pair.grid), settings.velocities, settings.squarings, box
     )
     if pair.mask is not None and settings.detail > 0:
-        flow.detail = Detail.around(pair.mask, flow.lattice, settings.kernel, settings.detail)
+        flow.detail = Detail.around(
+            pair.mask.amax(1, keepdim=True), flow.lattice, settings.kernel, settings.detail
+        )
     unknowns = torch.zeros(flow.shape).to(pair.fixed).flatten()
     reports: list[LevelReport] = []
     if (past := milestones.last()) is not None:
