@@ -315,7 +315,8 @@ def samples() -> str:
     """What ``mmtk sample`` can make."""
     page = [
         "# Samples",
-        "`mmtk sample NAME key=value ...` makes images whose true deformation is known; in Python, `mmtk.samples`. The "
+        "`mmtk sample NAME key=value ...` makes images whose truth is known: pairs with the deformation between "
+        "them, and heads with a labeled glioma; in Python, `mmtk.samples`. The "
         "brain that comes with mmtk is the MNI ICBM152 template.",
     ]
     for name, entry in SAMPLES.items():

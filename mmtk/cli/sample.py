@@ -13,13 +13,13 @@ __all__ = ["sample"]
 
 
 def sample(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="tumor_brain, brains or c_shapes.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="tumor_brain, brains, c_shapes or gliomas.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Such as kind=resected seed=3.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the files; new or empty.")] = Path("sample"),
 ) -> None:
-    """Make images whose true deformation is known.
+    """Make images whose truth is known: pairs with their deformation, or heads with a labeled glioma.
 
     For instance: mmtk sample tumor_brain --out tumor kind=lookalike spacing=2
     """

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mmtk.samples.catalogue import SAMPLES as SAMPLES
     from mmtk.samples.catalogue import make as make
     from mmtk.samples.files import save as save
+    from mmtk.samples.gliomas import Glioma as Glioma
+    from mmtk.samples.gliomas import gliomas as gliomas
     from mmtk.samples.sample import Sample as Sample
     from mmtk.samples.scores import shape_scores as shape_scores
     from mmtk.samples.shapes import c_shapes as c_shapes
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Brain": "brain",
+    "Glioma": "gliomas",
     "SAMPLES": "catalogue",
     "Sample": "sample",
     "Truth": "truth",
@@ -36,6 +39,7 @@ _HOME = {
     "embedded_brain": "brain",
     "error_against_truth": "truth",
     "error_map": "truth",
+    "gliomas": "gliomas",
     "make": "catalogue",
     "save": "files",
     "shape_scores": "scores",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from mmtk.config import nearest
 from mmtk.errors import ConfigError
-from mmtk.samples.options import BrainsOptions, CShapesOptions, SampleOptions, TumorBrainOptions, parse
+from mmtk.samples.options import (
+    BrainsOptions,
+    CShapesOptions,
+    GliomasOptions,
+    SampleOptions,
+    TumorBrainOptions,
+    parse,
+)
 
 if TYPE_CHECKING:
     from mmtk.samples.sample import Sample
@@ -26,12 +33,14 @@ class Recipe:
         summary: One line.
         options: What may be asked of it; every field has a default and a description.
         target: ``"module:function"``; the function takes the options as keywords.
+        pairs: Whether it makes pairs to register; else heads to segment.
     """
 
     name: str
     summary: str
     options: type[SampleOptions]
     target: str
+    pairs: bool = True
 
     def function(self) -> Callable[..., Any]:
         module, _, attribute = self.target.partition(":")
@@ -62,6 +71,13 @@ SAMPLES: Mapping[str, Recipe] = MappingProxyType(
                 CShapesOptions,
                 "mmtk.samples.shapes:c_shapes",
             ),
+            Recipe(
+                "gliomas",
+                "heads with a glioma in four modalities and its parts labeled, as BraTS lays them out",
+                GliomasOptions,
+                "mmtk.samples.gliomas:gliomas",
+                pairs=False,
+            ),
         )
     }
 )
@@ -88,12 +104,23 @@ def make(name: str, out: str | Path, options: Mapping[str, Any] | None = None) -
     asked = parse(recipe.options, options or {}, name)
     refuse_full(folder)
     made = recipe.function()(**{field: getattr(asked, field) for field in type(asked).model_fields})
+    if not recipe.pairs:
+        return _save_heads(made, folder, getattr(asked, "count", 1))
     if isinstance(made, Sample):
         return save(made, folder)
     if getattr(asked, "count", 1) == 1:
         return save(next(made), folder)
     for number, sample in enumerate(made):
         save(sample, folder / f"{number:03d}")
+    return folder
+
+
+def _save_heads(made: Iterable[Any], folder: Path, count: int) -> Path:
+    """Write heads; each of several into a folder of its own."""
+    from mmtk.samples.gliomas import save_glioma
+
+    for number, head in enumerate(made):
+        save_glioma(head, folder if count == 1 else folder / f"glioma_{number:03d}")
     return folder
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mmtk.config import nearest
 from mmtk.errors import ConfigError
 
-__all__ = ["BrainsOptions", "CShapesOptions", "SampleOptions", "TumorBrainOptions", "parse"]
+__all__ = ["BrainsOptions", "CShapesOptions", "GliomasOptions", "SampleOptions", "TumorBrainOptions", "parse"]
 
 Options = TypeVar("Options", bound="SampleOptions")
 
@@ -179,6 +179,33 @@ class CShapesOptions(SampleOptions):
     mask_area: float = Field(
         default=1.0, ge=1, le=4, description="area of the mask, in units of the one that just covers the cut"
     )
+
+
+class GliomasOptions(SampleOptions):
+    """Heads with a glioma in T1, T1ce, T2 and FLAIR and BraTS's labels of it, to train segmentation on."""
+
+    count: int = Field(default=1, ge=1, description="how many; each in a folder of its own if more than one")
+    spacing: Millimeters = Field(default=2.0, description="mm; a whole number")
+    lesion: Literal["lobed", "grown"] = Field(
+        default="lobed",
+        description="lobed ball with a complete rim that pushes; or grown by reaction and diffusion, its rim broken",
+    )
+    deformation: Range = Field(default=(2.0, 8.0), description="largest displacement of the head's bending, mm")
+    radius: Range = Field(default=(8.0, 20.0), description="of the core, that of a ball of its volume, mm")
+    edema: Range = Field(default=(3.0, 14.0), description="mean width of the edema, mm")
+    noise: Range = Field(default=(0.01, 0.05), description="Rician, in units of white matter")
+    bias: Range = Field(default=(0.0, 0.2), description="relative amplitude of each modality's bias field")
+
+    @model_validator(mode="after")
+    def _ranges_can_be_drawn_from(self) -> GliomasOptions:
+        limits = {"deformation": (0, 15), "radius": (3, 40), "edema": (0, 40), "noise": (0, 1), "bias": (0, 0.9)}
+        for name, (least, most) in limits.items():
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise ValueError(
+                    f"{name}={low:g},{high:g}: must be two numbers, the smaller first, within {least} and {most}"
+                )
+        return self
 
 
 def parse(model: type[Options], raw: Mapping[str, Any], name: str) -> Options:

@@ -75,4 +75,4 @@ class TrainConfig(Recipe):
         """Whether pairs are drawn, not read."""
         from mmtk.samples import SAMPLES
 
-        return self.data in SAMPLES
+        return self.data in SAMPLES and SAMPLES[self.data].pairs

@@ -98,8 +98,9 @@ class SyntheticPairs(Dataset[dict[str, Tensor]]):
         from mmtk.samples import SAMPLES
         from mmtk.samples.options import parse
 
-        if sample not in SAMPLES:
-            raise ConfigError(f"no sample is called '{sample}'; there are: {', '.join(SAMPLES)}")
+        known = [name for name, recipe in SAMPLES.items() if recipe.pairs]
+        if sample not in known:
+            raise ConfigError(f"no sample is called '{sample}'; of pairs there are: {', '.join(known)}")
         self.sample, self.count, self.seed, self.reduce, self.truth = sample, count, seed, reduce, truth
         given = dict(options or {})
         for own in ("seed", "count"):
