@@ -11,6 +11,7 @@ import typer
 
 from mmtk import __version__
 from mmtk.cli.apply import apply
+from mmtk.cli.benchmarks import benchmarks
 from mmtk.cli.bundles import bundles
 from mmtk.cli.compare import compare
 from mmtk.cli.convert import convert
@@ -60,6 +61,7 @@ app.command(context_settings=_FREE)(apply)
 app.command(context_settings=_FREE)(evaluate)
 app.command(context_settings=_FREE)(train)
 app.command(context_settings=_FREE)(compare)
+app.command()(benchmarks)
 app.command()(report)
 app.add_typer(plugins, name="plugins")
 app.add_typer(bundles, name="bundles")

@@ -66,6 +66,8 @@ def _carry_out(study: Study, out: Path, retry: bool) -> None:
         typer.echo("stopped; the same command goes on after the last finished run", err=True)
         raise typer.Exit(INTERRUPTED) from None
     page = write_page(study, records, out)
+    for entry in study.absent:
+        typer.echo(f"{entry.label} is not run: {entry.missing}", err=True)
     failed = sum(record.failed for record in records)
     if failed:
         typer.echo(

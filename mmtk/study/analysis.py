@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from mmtk.config import nearest
 from mmtk.errors import ConfigError
 from mmtk.report.words import METRICS
+from mmtk.study.benchmarks import Benchmark
 from mmtk.study.results import Record, Results
 from mmtk.study.statistics import FEWEST, Paired, Summary, compare, summarize
 
-__all__ = ["Finding", "analyse", "doubts", "headline", "primary_of", "worst"]
+__all__ = ["Finding", "analyse", "doubts", "headline", "primary_of", "usual_of", "worst"]
 
 #: Metrics of the headline unless a study names its own; of groups in which one stands for the others, the first.
 HEADLINE = (
@@ -58,6 +59,7 @@ class Finding:
         better: -1 where less is better, 1 where more is, 0 where neither.
         values: By method, one a case.
         tests: By method, less the reference.
+        aside: Methods that cannot be the best, since they register nothing: identity, oracle.
     """
 
     name: str
@@ -67,16 +69,21 @@ class Finding:
     values: Mapping[str, Sequence[float]]
     summaries: Mapping[str, Summary]
     tests: Mapping[str, Paired]
+    aside: frozenset[str] = frozenset()
 
     @property
     def best(self) -> str | None:
         """The method with the best mean, of those that miss the fewest cases; None where two share it."""
         if not self.better:
             return None
-        most = max(summary.n for summary in self.summaries.values())
-        means = {m: self.better * s.mean for m, s in self.summaries.items() if s.n == most and s.n}
+        most = max((s.n for m, s in self.summaries.items() if m not in self.aside), default=0)
+        means = {
+            m: self.better * s.mean
+            for m, s in self.summaries.items()
+            if s.n == most and s.n and m not in self.aside
+        }
         top = [method for method, mean in means.items() if mean == max(means.values())]
-        return top[0] if len(top) == 1 and len(self.summaries) > 1 else None
+        return top[0] if len(top) == 1 and len(means) > 1 else None
 
     @property
     def decimals(self) -> int:
@@ -105,8 +112,11 @@ class Finding:
         return f"{self.text(s.median)} [{self.text(s.q1)}, {self.text(s.q3)}]" if s.n else "–"
 
 
-def headline(results: Results, wanted: Sequence[str] | None) -> list[str]:
+def headline(results: Results, wanted: Sequence[str] | None, usual: Sequence[str] = HEADLINE) -> list[str]:
     """Return the metrics that head the page.
+
+    Args:
+        wanted: What the study asks for; None: those of ``usual`` that the results have.
 
     Raises:
         ConfigError: One that was asked for is in no result.
@@ -121,7 +131,7 @@ def headline(results: Results, wanted: Sequence[str] | None) -> list[str]:
         if problems and known:
             raise ConfigError(problems)
         return [name for name in wanted if name in known]
-    return [name for name in HEADLINE if name in known and not _empty(results, name)]
+    return [name for name in usual if name in known and not _empty(results, name)]
 
 
 def _empty(results: Results, name: str) -> bool:
@@ -135,11 +145,40 @@ def primary_of(results: Results, wanted: str | None, heading: Sequence[str]) -> 
     return heading[0] if heading else None
 
 
-def analyse(results: Results, names: Sequence[str], seed: int = 0) -> list[Finding]:
-    """Return what is found of each metric."""
+def usual_of(benchmarks: Mapping[str, Benchmark]) -> Sequence[str]:
+    """Return the columns that the benchmarks of a study ask for, each once; without any, those of every study."""
+    cost = [
+        name for name in dict.fromkeys(n for one in benchmarks.values() for n in one.metrics) if _is_cost(name)
+    ]
+    own = [name for one in benchmarks.values() for name in one.metrics if not _is_cost(name)]
+    return [*dict.fromkeys(own), *cost] or HEADLINE
+
+
+def _is_cost(name: str) -> bool:
+    return name.startswith("cost.")
+
+
+def analyse(
+    results: Results,
+    names: Sequence[str],
+    seed: int = 0,
+    benchmarks: Mapping[str, Benchmark] | None = None,
+    aside: frozenset[str] = frozenset(),
+) -> list[Finding]:
+    """Return what is found of each metric.
+
+    Args:
+        seed: Of the bootstrap.
+        benchmarks: Those that gave cases, by kind: they say what their own numbers mean.
+        aside: Methods that register nothing.
+    """
+    own = {
+        f"{kind}.{name}": measure
+        for kind, benchmark in (benchmarks or {}).items()
+        for name, measure in benchmark.measures.items()
+    }
     found = []
     for name in names:
-        values = results.values(name)
         plain = name.partition(".")[2]
         first, _, rest = plain.partition(".")
         label, meaning = COST.get(first) or METRICS.get(
@@ -147,7 +186,13 @@ def analyse(results: Results, names: Sequence[str], seed: int = 0) -> list[Findi
         )
         label += f" · {rest}" if rest else ""
         label += " · before" if first.endswith("_before") else ""
-        better = 1 if first in HIGHER else 0 if first in NEITHER or first.endswith("_before") else -1
+        if name in own:
+            label, meaning, better = own[name].label, own[name].meaning, own[name].better
+        elif first in HIGHER:
+            better = 1
+        else:
+            better = 0 if first in NEITHER or first.endswith("_before") else -1
+        values = results.values(name)
         found.append(
             Finding(
                 name=name,
@@ -157,6 +202,7 @@ def analyse(results: Results, names: Sequence[str], seed: int = 0) -> list[Findi
                 values=values,
                 summaries={method: summarize(numbers) for method, numbers in values.items()},
                 tests=compare(values, results.reference, seed=seed) if results.reference in values else {},
+                aside=aside,
             )
         )
     return found

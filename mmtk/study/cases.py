@@ -1,6 +1,6 @@
 """Cases: a pair of images each, and what is known of it.
 
-Three sources give them. A folder holds a folder for each case, with the names that ``mmtk sample`` writes:
+Four sources give them. A folder holds a folder for each case, with the names that ``mmtk sample`` writes:
 
     moving  fixed                       any image format; the only two that must be there
     mask  fixed_mask                    lesions (beside a truth, ``fixed_mask`` is part of it and not given to a method)
@@ -8,8 +8,8 @@ Three sources give them. A folder holds a folder for each case, with the names t
     landmarks_moving  landmarks_fixed   points: .csv, .fcsv or .mrk.json
     truth.npz                           the true deformation, as ``mmtk sample`` writes it
 
-A ``.csv`` has a row a case and these names as columns, paths from its own folder. A benchmark of a plugin makes its
-cases, or knows where they lie.
+A ``.csv`` has a row a case and these names as columns, paths from its own folder. A benchmark makes its cases, or knows
+where they lie. A BIDS data set gives them as ``mmtk.study.bids`` says.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from mmtk.config import nearest
 from mmtk.errors import ConfigError
@@ -57,6 +58,7 @@ class Case:
         name: Unlike that of any other case of the study; it becomes the name of a folder.
         truth: Folder of a sample, or a displacement field.
         voxels: Of moving and fixed image; known once the headers were read.
+        measured: The benchmark that measures more of a run on it, as a study's file would say it.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Case:
     fixed_landmarks: Path | None = None
     truth: Path | None = None
     voxels: tuple[int, int] = (0, 0)
+    measured: Mapping[str, Any] | None = None
 
     @property
     def files(self) -> dict[str, Path]:
@@ -210,6 +213,12 @@ def _probed(case: Case) -> tuple[list[str], tuple[int, int]]:
     return problems, (sizes.get("moving", 0), sizes.get("fixed", 0))
 
 
-def as_data(case: Case) -> Mapping[str, str]:
+def as_data(case: Case) -> dict[str, str]:
     """Return a case as plain data."""
     return {"name": case.name, **{name: str(path) for name, path in case.files.items()}}
+
+
+def from_data(data: Mapping[str, str]) -> Case:
+    """Return the case of :func:`as_data`."""
+    files = {name: Path(value) for name, value in data.items() if name != "name"}
+    return Case(data["name"], **files)  # type: ignore[arg-type]

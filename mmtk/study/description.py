@@ -5,8 +5,8 @@
       - metamorphosis                                   # a method, or a bundle, as it is
       - bundle=metamorph_brats init=none                # as it would be typed after `mmtk run`
       - {name: coupled, method: metamorphosis, momentum: coupled}
-    cases:                                              # a folder, a .csv, a benchmark; or a list of them
-      - {benchmark: samples, sample: c_shapes, count: 10}
+    cases:                                      # a folder, a .csv, a BIDS data set, a benchmark; or a list of them
+      - {benchmark: c_shapes, count: 10}
     seeds: [0]
     reference: metamorphosis                            # the first method unless said
 
@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from mmtk.config import ComponentConfig, LearnedConfig, Recipe, from_text, neare
 from mmtk.errors import ConfigError, MmtkError
 from mmtk.plugins import Catalogue
 from mmtk.settings import Setting, mapping, read_settings, resolve, slip
+from mmtk.study.benchmarks import Benchmark
+from mmtk.study.bids import BidsConfig, from_bids, is_bids
+from mmtk.study.oracle import ORACLE, with_oracle
 
 __all__ = ["Entry", "Source", "Study", "StudyConfig", "read_study"]
 
@@ -41,6 +45,18 @@ OWN = ("name", "method", "kind", "bundle", "masked")
 def _listed(raw: Any) -> Any:
     """A list of one may be written without brackets."""
     return [raw] if isinstance(raw, str | int | float | Mapping) else raw
+
+
+def _items(text: str) -> list[str]:
+    """Split ``a levels=[8,4],b`` at the commas that stand in no bracket."""
+    items, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{(") - (letter in "]})")
+        if letter == "," and depth <= 0:
+            items.append("")
+        else:
+            items[-1] += letter
+    return [item.strip() for item in items]
 
 
 class StudyConfig(BaseModel):
@@ -80,8 +96,14 @@ class StudyConfig(BaseModel):
     @classmethod
     def _read_text(cls, raw: Any) -> Any:
         fields = cls.model_fields
+
+        def read(key: str, text: str) -> Any:
+            if key in ("methods", "cases"):  # items of these may hold lists of their own
+                return from_text(fields[key].annotation, text) if text.startswith(("[", "{")) else _items(text)
+            return from_text(fields[key].annotation, text)
+
         return {
-            key: from_text(fields[key].annotation, value) if key in fields and isinstance(value, str) else value
+            key: read(key, value) if key in fields and isinstance(value, str) else value
             for key, value in raw.items()
         }
 
@@ -106,11 +128,13 @@ class Entry:
         label: Its name in tables, which is that of a folder, too.
         recipe: The method and the preparation, resolved.
         masked: Whether it is given the lesions' masks.
+        missing: Why it cannot run here: a library that is not installed, and how to get it; empty if it can.
     """
 
     label: str
     recipe: Recipe
     masked: bool = True
+    missing: str = ""
 
     def data(self) -> dict[str, Any]:
         """The entry as a study's file may hold it, nothing left to defaults."""
@@ -125,16 +149,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Source:
-    """Where cases come from: a path, or the description of a benchmark."""
+    """Where cases come from: a path, a BIDS data set, or the description of a benchmark."""
 
     path: Path | None = None
     benchmark: ComponentConfig | None = None
+    bids: BidsConfig | None = None
 
     def data(self) -> dict[str, Any]:
         """The source as a study's file may hold it."""
         if self.benchmark is not None:
             settings = self.benchmark.model_dump(mode="json")
             return {"benchmark": settings.pop("kind"), **settings}
+        if self.bids is not None:
+            return self.bids.model_dump(mode="json", exclude_defaults=True)
         return {"path": str(self.path)}
 
     @property
@@ -159,7 +186,21 @@ class Study:
     sources: tuple[Source, ...]
     reference: str
     title: str = "Comparison"
-    notes: list[str] = field(default_factory=list)
+
+    @property
+    def present(self) -> tuple[Entry, ...]:
+        """The methods that can run here."""
+        return tuple(entry for entry in self.entries if not entry.missing)
+
+    @property
+    def absent(self) -> tuple[Entry, ...]:
+        """The methods that are not run, for want of a library."""
+        return tuple(entry for entry in self.entries if entry.missing)
+
+    @property
+    def benchmarks(self) -> dict[str, Benchmark]:
+        """The benchmarks that give cases, by kind."""
+        return {one.benchmark.kind: one.benchmark.build() for one in self.sources if one.benchmark is not None}
 
     def data(self) -> dict[str, Any]:
         """The whole as plain data that a study's file may hold."""
@@ -203,16 +244,23 @@ def read_study(arguments: Sequence[str], catalogue: Catalogue, options: Iterable
         problems.append("nothing says what to compare; give STUDY.yaml, or methods=a,b cases=FOLDER")
     if problems and not (base or said):
         raise ConfigError(problems)
+    catalogue = with_oracle(catalogue)
     config = _checked({**base, **said}, problems)
     typed = catalogue.following(_words_of(said.get("methods", ())))
     entries = _entries(config, typed if "methods" in said else catalogue, problems)
     sources = _sources(config, Path() if "cases" in said else home, catalogue, problems)
     labels = [entry.label for entry in entries]
-    reference = config.reference or (labels[0] if labels else "")
+    present = [entry.label for entry in entries if not entry.missing]
+    reference = config.reference or (present[0] if present else "")
     if config.reference is not None and reference not in labels and len(labels) == len(config.methods):
         problems.append(
             f"reference={reference}: is none of the methods{nearest(reference, labels) or ': ' + ', '.join(labels)}"
         )
+    absent = {entry.label: entry.missing for entry in entries if entry.missing}
+    if reference in absent:
+        problems.append(f"reference={reference}: {absent[reference]}; or choose another reference")
+    elif absent and not present and len(entries) == len(config.methods):
+        problems += [f"methods: {label}: {why}" for label, why in absent.items()]
     if problems:
         raise ConfigError(problems)
     title = config.title or (Path(files[0]).stem.replace("_", " ") if files else "Comparison")
@@ -270,7 +318,7 @@ def _sentence(detail: Any) -> str:
 
 def _words_of(methods: Any) -> list[str]:
     text = methods if isinstance(methods, str) else ""
-    return [word.partition("=")[2] or word for part in text.split(",") for word in part.split()]
+    return [word.partition("=")[2] or word for part in _items(text) for word in part.split()]
 
 
 def _entries(config: StudyConfig, catalogue: Catalogue, problems: list[str]) -> list[Entry]:
@@ -307,7 +355,13 @@ def _as_mapping(raw: str | Mapping[str, Any]) -> dict[str, Any]:
     said, problems = mapping(*read_settings(words))
     if problems:
         raise ConfigError([f"methods: {raw}: {problem}" for problem in problems])
-    return {**name, **said}
+    return {**name, **{key: _bare(value) for key, value in said.items()}}
+
+
+def _bare(value: Any) -> Any:
+    """Return ``[a,b]``, which needs its brackets in a list alone and quotes nowhere, as ``a,b``."""
+    plain = isinstance(value, str) and value.startswith("[") and value.endswith("]")
+    return value[1:-1] if plain and not set(value[1:-1]) & set('[{"') else value
 
 
 def _default_label(said: Mapping[str, Any]) -> str:
@@ -316,7 +370,8 @@ def _default_label(said: Mapping[str, Any]) -> str:
     changed = [
         f"{key}={value}" for key, value in said.items() if key not in OWN and isinstance(value, str | int | float)
     ]
-    return "-".join([Path(name).name.rpartition(":")[2], *changed])
+    label = "-".join([Path(name).name.rpartition(":")[2], *changed])
+    return re.sub(r"[\[\]\s\"']", "", label).replace(",", "+")
 
 
 def _entry(label: str, said: dict[str, Any], catalogue: Catalogue) -> Entry:
@@ -341,11 +396,14 @@ def _entry(label: str, said: dict[str, Any], catalogue: Catalogue) -> Entry:
         base, _ = read_recipe(found.folder)
     else:
         settings.append(Setting("method", name))
+    if name == ORACLE:
+        base = {"init": "none"}  # the truth is the whole map
     settings += [Setting(str(key), value) for key, value in said.items() if key not in OWN]
     evaluated = [str(s) for s in settings if isinstance(s.value, str) and s.value.startswith(("$", "@", "%"))]
     if evaluated:
         raise ConfigError(f"{evaluated[0]}: a value must not begin with $, @ or %, which MONAI would evaluate")
-    return Entry(label, resolve(settings, base, catalogue, Recipe), masked)
+    recipe = resolve(settings, base, catalogue, Recipe)
+    return Entry(label, recipe, masked, recipe.method.missing())
 
 
 def _only_a_bundle(name: str, catalogue: Catalogue) -> bool:
@@ -364,23 +422,25 @@ def _sources(config: StudyConfig, home: Path, catalogue: Catalogue, problems: li
             sources.append(_source(raw, home, catalogue))
         except MmtkError as error:
             problems += error.problems if isinstance(error, ConfigError) else [str(error)]
-    if len({source.folder_name if source.benchmark else source.path for source in sources}) < len(sources):
+    if len({json.dumps(source.data(), sort_keys=True) for source in sources}) < len(sources):
         problems.append("cases: one source is given twice; give each once")
     return sources
 
 
 def _source(raw: str | Mapping[str, Any], home: Path, catalogue: Catalogue) -> Source:
-    said = {"path": raw} if isinstance(raw, str) else dict(raw)
+    said = _typed_source(raw, catalogue) if isinstance(raw, str) else dict(raw)
     if "benchmark" in said:
-        return Source(benchmark=_benchmark(said, catalogue))
+        return Source(benchmark=_benchmark(said, home, catalogue))
+    if "bids" in said:
+        return _bids(said, home)
     said = {"path" if key in ("folder", "csv") else key: value for key, value in said.items()}
     unknown = [key for key in said if key != "path"]
     if unknown or "path" not in said:
         given = ", ".join(map(str, unknown)) or "nothing"
-        raise ConfigError(f"cases: {given} says where the cases are; give folder:, csv: or benchmark:")
-    path = home / Path(str(said["path"])).expanduser()
+        raise ConfigError(f"cases: {given} says where the cases are; give folder:, csv:, bids: or benchmark:")
+    path = home / _expanded(str(said["path"]))
     if not path.exists() and isinstance(raw, str) and raw in catalogue.benchmarks:
-        return Source(benchmark=_benchmark({"benchmark": raw}, catalogue))
+        return Source(benchmark=_benchmark({"benchmark": raw}, home, catalogue))
     if not path.exists():
         near = list(path.parent.iterdir()) if path.parent.is_dir() else []
         known = [*(entry.name for entry in near), *catalogue.benchmarks]
@@ -388,10 +448,42 @@ def _source(raw: str | Mapping[str, Any], home: Path, catalogue: Catalogue) -> S
             f"cases={said['path']}: is no folder, no .csv and no benchmark"
             f"{nearest(path.name, known) or '; benchmarks: ' + ', '.join(catalogue.benchmarks)}"
         )
+    if path.is_dir() and is_bids(path):
+        return _bids({"bids": str(path)}, Path())
     return Source(path=path.resolve())
 
 
-def _benchmark(said: dict[str, Any], catalogue: Catalogue) -> ComponentConfig:
+def _typed_source(text: str, catalogue: Catalogue) -> dict[str, Any]:
+    """Return ``brains folder=DIR count=3``, ``bids=DIR moving=ses-pre`` or a path as a mapping."""
+    words = shlex.split(text)
+    if len(words) < 2 and not text.startswith("bids="):
+        return {"path": text}
+    first = words[0]
+    if first not in catalogue.benchmarks and not first.startswith("bids="):
+        return {"path": text}
+    said, problems = mapping(*read_settings(words if "=" in first else words[1:]))
+    if problems:
+        raise ConfigError([f"cases: {text}: {problem}" for problem in problems])
+    said = {key: _bare(value) for key, value in said.items()}
+    return said if "=" in first else {"benchmark": first, **said}
+
+
+def _bids(said: Mapping[str, Any], home: Path) -> Source:
+    try:
+        paths = ("bids", "fixed", "fixed_labels")
+        plain = {key: str(_expanded(str(value))) if key in paths else value for key, value in said.items()}
+        config = BidsConfig.model_validate(plain).placed(home)
+    except ValidationError as error:
+        raise ConfigError([_slip_of(BidsConfig, "bids", detail) for detail in error.errors()]) from None
+    from_bids(config)  # what is wrong with the data set is said now
+    return Source(bids=config)
+
+
+def _expanded(text: str) -> Path:
+    return Path(os.path.expandvars(text)).expanduser()
+
+
+def _benchmark(said: dict[str, Any], home: Path, catalogue: Catalogue) -> ComponentConfig:
     name = str(said.pop("benchmark"))
     found = catalogue.benchmarks.get(name, [])
     if not found:
@@ -402,9 +494,10 @@ def _benchmark(said: dict[str, Any], catalogue: Catalogue) -> ComponentConfig:
         raise ConfigError(f"benchmark={name}: {len(found)} plugins offer one; uninstall all but one of them")
     model = found[0]
     try:
-        config = model.model_validate(said)
+        config = _placed(model.model_validate(said), home)
     except ValidationError as error:
-        raise ConfigError([_slip_of(model, detail) for detail in error.errors()]) from None
+        told = [_slip_of(model, f"benchmark={name}", detail) for detail in error.errors()]
+        raise ConfigError(told) from None
     try:
         config.build().check()
     except ConfigError as error:
@@ -412,13 +505,20 @@ def _benchmark(said: dict[str, Any], catalogue: Catalogue) -> ComponentConfig:
     return config
 
 
-def _slip_of(model: type[ComponentConfig], detail: Any) -> str:
+def _placed(config: ComponentConfig, home: Path) -> ComponentConfig:
+    """Return a benchmark with its paths from ``home`` on; one with a variable that is not set stays as it is."""
+    paths = {name: value for name, value in config.settings().items() if isinstance(value, Path)}
+    return config.model_copy(
+        update={name: value if "$" in str(value) else (home / value).resolve() for name, value in paths.items()}
+    )
+
+
+def _slip_of(model: type[BaseModel], where: str, detail: Any) -> str:
     key = ".".join(str(step) for step in detail["loc"])
+    if detail["type"] == "missing":
+        about = model.model_fields[key].description if key in model.model_fields else ""
+        return f"{where}: {key}: missing; give {key}={'FOLDER' if key == 'folder' else 'VALUE'}: {about}"
     if detail["type"] == "extra_forbidden":
         known = [name for name in model.model_fields if name != "kind"]
-        return (
-            f"benchmark={model.name()}: {key}: unknown key{nearest(key, known) or '; it has ' + ', '.join(known)}"
-        )
-    return (
-        f"benchmark={model.name()}: {key}={detail['input']}: {slip(detail['type'], detail.get('ctx', {}), detail)}"
-    )
+        return f"{where}: {key}: unknown key{nearest(key, known) or '; it has ' + ', '.join(known)}"
+    return f"{where}: {key}={detail['input']}: {slip(detail['type'], detail.get('ctx', {}), detail)}"

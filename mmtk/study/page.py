@@ -13,11 +13,12 @@ from typing import Any
 
 from mmtk.errors import MmtkError
 from mmtk.io import write_text
-from mmtk.study.analysis import Finding, analyse, doubts, headline, primary_of, worst
+from mmtk.study.analysis import Finding, analyse, doubts, headline, primary_of, usual_of, worst
+from mmtk.study.benchmarks import Published
 from mmtk.study.description import Study
 from mmtk.study.plots import accuracy_against_time, boxes, differences
 from mmtk.study.results import Record, Results
-from mmtk.study.tables import TESTED, as_latex, as_markdown, statistics_csv, test_cells
+from mmtk.study.tables import TESTED, as_latex, as_markdown, beside_markdown, statistics_csv, test_cells
 
 __all__ = ["write_page"]
 
@@ -53,14 +54,17 @@ def write_page(study: Study, records: Sequence[Record], out: Path) -> Path:
         ConfigError: A metric that the study names is in no result.
     """
     results = Results(records, study.reference)
-    heading = headline(results, study.config.metrics)
+    benchmarks = study.benchmarks
+    heading = headline(results, study.config.metrics, usual_of(benchmarks))
     primary = primary_of(results, study.config.primary, heading)
     names = list(dict.fromkeys([*([primary] if primary else []), *heading, *results.metrics]))
-    findings = {f.name: f for f in analyse(results, names, study.config.bootstrap_seed)}
+    aside = frozenset(e.label for e in study.entries if not e.recipe.method.capabilities.registers)
+    findings = {f.name: f for f in analyse(results, names, study.config.bootstrap_seed, benchmarks, aside)}
     main = [findings[name] for name in dict.fromkeys([*([primary] if primary else []), *heading])]
     others = [findings[name] for name in results.metrics if findings[name] not in main]
     about = f"{study.title}: {_summary(study, results)}"
-    write_text(out / "tables.md", as_markdown(main, study.reference, about))
+    beside = beside_markdown(absent_of(study), published_of(study))
+    write_text(out / "tables.md", as_markdown(main, study.reference, about) + beside)
     write_text(out / "tables.tex", as_latex(main, study.reference, about))
     write_text(out / "statistics.csv", statistics_csv(list(findings.values()), study.reference))
     shots = [] if primary is None else _shots(results, findings[primary], out)
@@ -70,8 +74,9 @@ def write_page(study: Study, records: Sequence[Record], out: Path) -> Path:
 def _summary(study: Study, results: Results) -> str:
     counts = ((len(results.methods), "method"), (len(results.cases), "case"), (len(study.config.seeds), "seed"))
     told = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    absent = f"; not run: {', '.join(entry.label for entry in study.absent)}" if study.absent else ""
     failed = f"; {len(results.failures)} of {len(results.records)} runs failed" if results.failures else ""
-    return f"{told}; reference: {study.reference}{failed}"
+    return f"{told}; reference: {study.reference}{failed}{absent}"
 
 
 def _page(
@@ -112,7 +117,9 @@ def _page(
         scatter=scatter,
         primary=main[0] if main else None,
         worst=shots,
-        failures=results.failures,
+        failures=[(record, _log_link(record, out)) for record in results.failures],
+        absent=absent_of(study),
+        published=published_of(study),
         notes=_notes(study),
         command=account.get("command"),
         study=json.dumps(account["study"], indent=2, ensure_ascii=False),
@@ -121,8 +128,24 @@ def _page(
     )
 
 
+def absent_of(study: Study) -> list[tuple[str, str]]:
+    """Return the methods that could not run here, each with the reason."""
+    return [(entry.label, entry.missing) for entry in study.absent]
+
+
+def published_of(study: Study) -> list[Published]:
+    """Return the tables of others that the study's benchmarks bring along."""
+    return [table for benchmark in study.benchmarks.values() for table in benchmark.published]
+
+
+def _log_link(record: Record, out: Path) -> str:
+    """Return where a run's log lies, from the page; empty if it is gone."""
+    log = record.folder.with_name(f"{record.folder.name}.log")
+    return os.path.relpath(log, out.resolve()).replace(os.sep, "/") if log.is_file() else ""
+
+
 def _notes(study: Study) -> list[str]:
-    notes = [note for source in study.sources if source.benchmark for note in source.benchmark.build().notes]
+    notes = [note for benchmark in study.benchmarks.values() for note in benchmark.notes]
     blind = [entry.label for entry in study.entries if not entry.masked]
     if blind:
         notes.append(f"Not given the lesions' masks: {', '.join(blind)}.")

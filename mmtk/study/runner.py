@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,10 @@ from mmtk.errors import ConfigError
 from mmtk.io import available_memory, holds_something, run_memory, sha256, write_json
 from mmtk.plugins import installed
 from mmtk.study import launcher
+from mmtk.study.bids import from_bids
 from mmtk.study.cases import Case, as_data, check_cases, from_csv, from_folder
 from mmtk.study.description import Entry, Source, Study
+from mmtk.study.oracle import ORACLE
 from mmtk.study.results import Record, read_record, write_csv
 
 __all__ = ["Job", "Tell", "carry_out", "gather_cases", "refuse_folder"]
@@ -116,8 +118,11 @@ def _cases_of(source: Source, out: Path) -> Sequence[Case]:
     if source.benchmark is not None:
         folder = out / "cases" / source.folder_name
         folder.mkdir(parents=True, exist_ok=True)
-        made: Sequence[Case] = source.benchmark.build().cases(folder)
-        return made
+        benchmark = source.benchmark.build()
+        made: Sequence[Case] = benchmark.cases(folder)
+        return [replace(case, measured=source.data()) for case in made] if benchmark.measures else made
+    if source.bids is not None:
+        return from_bids(source.bids)
     assert source.path is not None
     return from_folder(source.path) if source.path.is_dir() else from_csv(source.path)
 
@@ -158,7 +163,7 @@ def _jobs(study: Study, cases: Sequence[Case], out: Path) -> list[Job]:
     digests: dict[Path, str] = {}
     jobs = []
     for case in cases:
-        for entry in study.entries:
+        for entry in study.present:
             for seed in study.config.seeds:
                 jobs.append(
                     Job(
@@ -187,6 +192,7 @@ def _key(study: Study, case: Case, entry: Entry, seed: int, digests: dict[Path, 
         "device": study.config.device,
         "threads": study.config.threads,
         "versions": _versions(),
+        **({"measured": case.measured} if case.measured else {}),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -313,6 +319,8 @@ def _spec(study: Study, job: Job) -> dict[str, Any]:
     points = {name: str(case.files[name]) for name in ("landmarks", "fixed_landmarks") if name in case.files}
     labels = {"fixed_labels": str(case.fixed_labels)} if case.fixed_labels else {}
     recipe = {key: value for key, value in entry.data().items() if key not in ("name", "masked")}
+    if recipe["method"]["kind"] == ORACLE and case.truth is not None:
+        recipe["method"] = {**recipe["method"], "truth": str(case.truth)}
     words = [f"{key}={value}" for key, value in images.items()]
     return {
         "about": {"case": case.name, "method": entry.label, "seed": job.seed, "key": job.key},
@@ -320,6 +328,8 @@ def _spec(study: Study, job: Job) -> dict[str, Any]:
         "typed": [recipe],
         "files": images,
         "evaluate": {**labels, **points, **truth},
+        "case": as_data(case),
+        "measured": case.measured,
         "device": study.config.device,
         "out": str(job.out),
         "record": str(job.record),

@@ -8,9 +8,10 @@ import math
 from collections.abc import Sequence
 
 from mmtk.study.analysis import Finding
+from mmtk.study.benchmarks import Published
 from mmtk.study.statistics import Paired
 
-__all__ = ["as_latex", "as_markdown", "p_text", "statistics_csv", "test_cells"]
+__all__ = ["as_latex", "as_markdown", "beside_markdown", "p_text", "statistics_csv", "test_cells"]
 
 TESTED = (
     "method",
@@ -76,6 +77,15 @@ def as_markdown(findings: Sequence[Finding], reference: str, about: str) -> str:
             rows = [list(test_cells(finding, method)) for method in finding.tests]
             lines += [f"## {finding.label}: against {reference}", "", *_markdown(list(TESTED), rows), ""]
     return "\n".join(lines)
+
+
+def beside_markdown(absent: Sequence[tuple[str, str]], published: Sequence[Published]) -> str:
+    """Return what was not run: methods whose library is missing, and the tables of others."""
+    lines = ["", "## Not run here", "", *(f"- {label}: {why}" for label, why in absent)] if absent else []
+    for table in published:
+        lines += ["", f"## Published, not run here: {table.title}", "", f"{table.source}. {table.remark}", ""]
+        lines += _markdown(["method", *table.columns], [list(row) for row in table.rows])
+    return "\n".join([*lines, ""]) if lines else ""
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

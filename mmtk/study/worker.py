@@ -7,15 +7,19 @@ record says it, unless the process itself is ended.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmtk.errors import ConfigError, MmtkError
 from mmtk.study.launcher import STARTED, cost_so_far
+
+if TYPE_CHECKING:
+    from mmtk.plugins import Catalogue
 
 __all__ = ["main"]
 
@@ -46,8 +50,9 @@ def _carry_out(job: dict[str, Any], started: float) -> dict[str, Any]:
     from mmtk.evaluation import evaluate
     from mmtk.plugins import installed
     from mmtk.registration import run
+    from mmtk.study.oracle import with_oracle
 
-    catalogue = installed().following(job["typed"])
+    catalogue = with_oracle(installed().following(job["typed"]))
     config = RunConfig.model_validate({**job["recipe"], **job["files"]}, context={"catalogue": catalogue})
     out = Path(job["out"])
     result = run(
@@ -59,6 +64,8 @@ def _carry_out(job: dict[str, Any], started: float) -> dict[str, Any]:
         **{group: values for group, values in found.metrics.items() if group != "cost"},
         "cost": {"register_s": result.seconds["register"], **cost},
     }
+    if job["measured"]:
+        metrics[job["measured"]["benchmark"]] = _measured(job, catalogue, out)
     notes = list(dict.fromkeys([*result.notes, *found.notes]))
     ok = result.outcome.ok
     return {
@@ -68,6 +75,17 @@ def _carry_out(job: dict[str, Any], started: float) -> dict[str, Any]:
         "metrics": metrics,
         "notes": notes,
     }
+
+
+def _measured(job: dict[str, Any], catalogue: Catalogue, out: Path) -> dict[str, float | None]:
+    """Return what the case's benchmark measures itself; None for what has no meaning."""
+    from mmtk.study.cases import from_data
+
+    settings = dict(job["measured"])
+    model = catalogue.benchmarks[settings.pop("benchmark")][0]
+    benchmark = model.model_validate(settings).build()
+    found = benchmark.measure(from_data(job["case"]), out)
+    return {name: float(value) if math.isfinite(value) else None for name, value in found.items()}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from mmtk.config import Capabilities, ComponentConfig, load_target
 from mmtk.plugins import hookimpl
+from mmtk_core.benchmarks import BENCHMARKS
 
 # --- similarities
 
@@ -188,25 +189,12 @@ class ParticlesConfig(IntegratorConfig):
     kind: Literal["particles"] = "particles"
 
 
-# --- benchmarks
-
-
-class SamplesConfig(ComponentConfig):
-    """Samples of mmtk, whose true deformation is known: letters with a cut, brains with a lesion."""
-
-    target = "mmtk.study.benchmarks:Samples"
-    kind: Literal["samples"] = "samples"
-    sample: Literal["c_shapes", "tumor_brain", "brains"] = Field(
-        default="c_shapes", description="which, as `mmtk sample NAME` makes them"
-    )
-    count: int = Field(default=10, ge=1, description="how many cases")
-    seed: int = Field(default=0, ge=0, description="of the cases, whatever their number")
-    options: dict[str, Any] = Field(default={}, description='of the samples, such as {"size": 100}')
+# --- hooks
 
 
 @hookimpl
 def mmtk_benchmarks() -> list[type[ComponentConfig]]:
-    return [SamplesConfig]
+    return BENCHMARKS
 
 
 @hookimpl

@@ -1,0 +1,487 @@
+"""Benchmarks that point at a folder of images: healthy brains, patients with tumors, hearts.
+
+They know how the files of a data set are named, and bring no image along.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mmtk.config import nearest
+from mmtk.errors import ConfigError
+from mmtk.study.benchmarks import APART, COST, Benchmark, Measure, Published, made
+from mmtk.study.cases import Case
+from mmtk.study.synthetic import found_displacement
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mmtk.io import Volume
+
+__all__ = ["Brains", "BratsReg", "BratsTemplate", "Cardiac"]
+
+ENDS = (".nii.gz", ".nii")
+
+Item = TypeVar("Item")
+
+
+class Brains(Benchmark):
+    """Brains with label maps: pairs of people, drawn by a seed; overlap and distance of the labels."""
+
+    metrics = (
+        "overlap.dice_mean",
+        "overlap.hd95_mean_mm",
+        "overlap.surface_distance_mean_mm",
+        "overlap.surface_dice_mean",
+        "deformation.folds",
+        "deformation.sdlogj",
+        "similarity.correlation_outside",
+        *COST,
+    )
+
+    def __init__(self, folder: Path, image: str, labels: str, count: int, seed: int, strip: bool) -> None:
+        self.folder, self.image, self.labels = folder, image, labels
+        self.count, self.seed, self.strip = count, seed, strip
+        self.notes = (
+            f"brains: {count} ordered pairs of different people from '{folder.name}', drawn by seed {seed}"
+            + ("; the images are cut to what is labeled." if strip else "."),
+        )
+
+    def check(self) -> None:
+        self._pairs()
+
+    def cases(self, folder: Path) -> Sequence[Case]:
+        return [self._case(folder, *pair) for pair in self._pairs()]
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        """Draw pairs of people: nobody with himself, no pair twice, as few people twice as can be."""
+        people = stems(self.folder, self.image, self.labels)
+        most = len(people) * (len(people) - 1)
+        if self.count > most:
+            raise ConfigError(
+                f"count={self.count}: {len(people)} images with labels lie in '{self.folder}', which give {most} "
+                f"pairs; ask for no more"
+            )
+        import random
+
+        draw = random.Random(self.seed)
+        pairs: list[tuple[str, str]] = []
+        while len(pairs) < self.count:
+            order = draw.sample(people, len(people))
+            fresh = [(a, b) for a, b in zip(order[::2], order[1::2], strict=False) if (a, b) not in pairs]
+            pairs += fresh[: self.count - len(pairs)]
+        return pairs
+
+    def _case(self, folder: Path, moving: str, fixed: str) -> Case:
+        name = f"{moving}-{fixed}"
+        files = {
+            f"{what}{side}": named(self.folder, f"{who}{end}")
+            for side, who in (("moving", moving), ("fixed", fixed))
+            for what, end in (("", self.image), ("labels_", self.labels))
+        }
+        if not self.strip:
+            moving_labels, fixed_labels = files["labels_moving"], files["labels_fixed"]
+            return Case(name, files["moving"], files["fixed"], labels=moving_labels, fixed_labels=fixed_labels)
+
+        def make(place: Path) -> None:
+            import numpy as np
+
+            from mmtk.io import read_image, write_image
+
+            place.mkdir()
+            for side in ("moving", "fixed"):
+                image, labels = (read_image(files[key]) for key in (side, f"labels_{side}"))
+                if image.shape != labels.shape:
+                    raise ConfigError(
+                        f"'{files[side]}' and its labels are not of one shape; resample the labels onto the image, or "
+                        "say strip: false"
+                    )
+                write_image(place / f"{side}.nii.gz", np.where(labels.data > 0, image.data, 0), image, "float32")
+                write_image(place / f"labels_{side}.nii.gz", labels.data, labels, "int32")
+
+        return made(folder / name, make)
+
+
+class Cardiac(Benchmark):
+    """Hearts from end-diastole to end-systole: overlap and distance of the left ventricle's cavity."""
+
+    metrics = (
+        "overlap.dice_mean",
+        "overlap.hd95_mean_mm",
+        "overlap.surface_distance_mean_mm",
+        "similarity.squared_error_outside",
+        "deformation.folds",
+        "deformation.jacobian_min",
+        "deformation.sdlogj",
+        *COST,
+    )
+    published = (
+        Published(
+            "Learned structured deformations, cardiac cine MRI",
+            "J. Krebs et al., abstract",
+            "Mean over the structures of 330 other examinations, of whole hearts: a rough guide, no comparison.",
+            ("Dice", "Hausdorff distance, mm"),
+            (("Krebs, CVAE", "0.783", "7.9"),),
+        ),
+    )
+
+    def __init__(self, folder: Path, count: int | None, seed: int, direction: str) -> None:
+        self.folder, self.count, self.seed, self.direction = folder, count, seed, direction
+        told = "end-diastole onto end-systole" if direction == "ed_es" else "end-systole onto end-diastole"
+        self.notes = (f"cardiac: {told}; the label is the cavity of the left ventricle.",)
+
+    def check(self) -> None:
+        self._chosen()
+
+    def cases(self, folder: Path) -> Sequence[Case]:
+        moving, fixed = self.direction.split("_")
+        return [
+            Case(
+                name,
+                named(self.folder, f"{name}_{moving}"),
+                named(self.folder, f"{name}_{fixed}"),
+                labels=named(self.folder, f"{name}_{moving}_lv"),
+                fixed_labels=named(self.folder, f"{name}_{fixed}_lv"),
+            )
+            for name in self._chosen()
+        ]
+
+    def _chosen(self) -> list[str]:
+        return drawn(stems(self.folder, "_ed", "_es", "_ed_lv", "_es_lv"), self.count, self.seed, self.folder)
+
+
+class BratsReg(Benchmark):
+    """BraTS-Reg: the follow-up of a glioma patient onto the scan before treatment, landmarks by experts.
+
+    The layout is the challenge's:
+
+        BraTSReg_001/BraTSReg_001_00_0000_t1ce.nii.gz       before treatment; stays
+        BraTSReg_001/BraTSReg_001_00_0000_landmarks.csv
+        BraTSReg_001/BraTSReg_001_01_0106_t1ce.nii.gz       follow-up, 106 days later; is carried onto it
+        BraTSReg_001/BraTSReg_001_01_0106_landmarks.csv
+
+    ``..._seg.nii.gz`` beside a scan is its lesion, if there is one; the challenge gives none.
+    """
+
+    metrics = (
+        "landmarks.landmark_error_median_mm",
+        "landmarks.landmark_error_mean_mm",
+        "landmarks.robustness",
+        "landmarks.landmark_error_max_mm",
+        "deformation.folds",
+        "deformation.jacobian_min",
+        "deformation.jacobian_max",
+        "deformation.sdlogj",
+        *APART,
+        *COST,
+    )
+    published = (
+        Published(
+            "BraTS-Reg 2022, training set: ANTs",
+            "errors of each pair, published by the ANTs team; the statistics are ours, over 140 pairs",
+            "The value of a pair is its mean landmark error, mm: compare with the column of means, not with that of "
+            "medians, by which the challenge ranks.",
+            ("sequence", "mean", "median", "90th percentile", "pairs improved", "s a pair"),
+            (
+                ("none", "", "5.99", "3.90", "–", "–", "–"),
+                ("affine (Quick)", "t1ce", "3.81", "3.18", "6.63", "80.0 %", "5"),
+                ("SyNQuick (MI)", "t1ce", "3.54", "2.83", "5.92", "86.4 %", "25"),
+                ("SyN (CC, radius 2)", "t1ce", "2.45", "1.94", "4.13", "92.9 %", "169"),
+                ("SyN (CC, radius 2)", "t1ce + flair", "2.46", "2.00", "4.16", "93.6 %", "273"),
+                ("SyN (CC, radius 2)", "t1ce + t2", "2.37", "1.91", "3.60", "90.7 %", "272"),
+                ("SyN (CC, radius 2)", "t1", "2.84", "2.21", "4.80", "86 %", "169"),
+                ("SyN (CC, radius 2)", "t2", "2.74", "2.20", "4.43", "84 %", "169"),
+                ("SyN (CC, radius 2)", "flair", "3.25", "2.44", "5.68", "79 %", "169"),
+                ("SyN (CC, radius 4)", "t1ce", "2.67", "1.99", "4.71", "90.0 %", "347"),
+                ("B-spline SyN", "t1ce", "2.53", "1.89", "3.88", "92.1 %", "273"),
+                ("B-spline SyN", "t1ce + t2", "2.27", "1.84", "3.53", "91.4 %", "381"),
+            ),
+        ),
+        Published(
+            "Table 5.4: BraTS-Reg",
+            "M. Maillard, thesis, 2023",
+            "Mean (standard deviation) over the validation pairs, mm; lesions were masked by a segmentation network.",
+            ("median error", "mean error", "robustness", "folds"),
+            (
+                ("before", "7.8 (5.6)", "8.41 (5.5)", "0 (0)", "–"),
+                ("Rigid", "5.2 (3.3)", "6.03 (3.3)", "0.65 (0.32)", "0 (0)"),
+                ("SyN", "4.6 (2.7)", "5.4 (2.9)", "0.71 (0.29)", "0 (0)"),
+                ("VoxelMorph", "4.9 (3.3)", "5.8 (3.3)", "0.71 (0.27)", "50.9 (227)"),
+                ("Rigid-CFM", "4.7 (2.7)", "5.6 (2.8)", "0.66 (0.32)", "0 (0)"),
+                ("SyN-CFM", "4.5 (2.7)", "5.4 (2.9)", "0.70 (0.3)", "0 (0)"),
+                ("VoxelMorph-CFM", "4.8 (3.2)", "5.8 (3.3)", "0.71 (0.28)", "36.3 (162)"),
+                ("MetaMorph-R", "2.8 (0.81)", "3.8 (1.5)", "0.78 (0.24)", "2.7 (9.0)"),
+            ),
+        ),
+    )
+
+    def __init__(self, folder: Path, modality: str, count: int | None, seed: int) -> None:
+        self.folder, self.modality, self.count, self.seed = folder, modality, count, seed
+        self.notes = (
+            f"brats_reg: {modality}, the follow-up onto the scan before treatment; errors are of landmarks of the "
+            "follow-up, carried onto that scan.",
+        )
+
+    def check(self) -> None:
+        self._patients()
+
+    def cases(self, folder: Path) -> Sequence[Case]:
+        return [self._case(patient) for patient in self._patients()]
+
+    def _patients(self) -> list[Path]:
+        existing(self.folder)
+        found = [p for p in sorted(self.folder.iterdir()) if p.is_dir() and re.fullmatch(r"BraTSReg_\d+", p.name)]
+        if not found:
+            raise ConfigError(
+                f"folder={self.folder}: holds no folder BraTSReg_001; give the one of the challenge that holds its "
+                "patients"
+            )
+        chosen = drawn(found, self.count, self.seed, self.folder)
+        problems = []
+        for patient in chosen:
+            scans = self._scans(patient)
+            for time, when in (("00", "before treatment"), ("01", "follow-up")):
+                if time not in scans:
+                    known = {m[1] for p in patient.iterdir() if (m := re.search(r"_0\d_\d+_(\w+)\.nii", p.name))}
+                    there = nearest(self.modality, known) or f"; there are {', '.join(sorted(known)) or 'none'}"
+                    problems.append(
+                        f"'{patient}': no scan {patient.name}_{time}_*_{self.modality} ({when}){there}"
+                    )
+                elif not _beside(scans[time], self.modality, "landmarks", (".csv",)):
+                    problems.append(
+                        f"'{patient}': no {patient.name}_{time}_*_landmarks.csv ({when}); cases without landmarks, "
+                        "such as those for validation, cannot be scored"
+                    )
+        if problems:
+            raise ConfigError(problems)
+        return chosen
+
+    def _scans(self, patient: Path) -> dict[str, Path]:
+        name = re.compile(rf"{re.escape(patient.name)}_(0[01])_\d+_{re.escape(self.modality)}\.nii(\.gz)?$")
+        return {m[1]: path for path in sorted(patient.iterdir()) if (m := name.match(path.name))}
+
+    def _case(self, patient: Path) -> Case:
+        scans = self._scans(patient)
+        before, after = scans["00"], scans["01"]
+        return Case(
+            patient.name,
+            moving=after,
+            fixed=before,
+            mask=_beside(after, self.modality, "seg", ENDS),
+            fixed_mask=_beside(before, self.modality, "seg", ENDS),
+            landmarks=_beside(after, self.modality, "landmarks", (".csv",)),
+            fixed_landmarks=_beside(before, self.modality, "landmarks", (".csv",)),
+        )
+
+
+class BratsTemplate(Benchmark):
+    """Patients with a tumor onto a healthy template: table 5.3 of Maillard's thesis.
+
+    Every ``NAME_MODALITY.nii.gz`` in the folder, or in folders in it, with ``NAME_seg.nii.gz`` beside it is a patient;
+    ``NAME_ventricles.nii.gz`` is scored where it and the template's are there. Squared errors are told on one scale of
+    intensities for all methods: the patient's histogram is matched to the template's, lesion left out.
+    """
+
+    metrics = (
+        "overlap.dice_mean",
+        "brats_template.l2",
+        "brats_template.l2_without_tumor",
+        "deformation.folds",
+        "overlap.hd95_mean_mm",
+        "deformation.sdlogj",
+        *APART,
+        *COST,
+    )
+    measures = {
+        "l2": Measure("L2", "sum over voxels of (total image − template)², template in [0, 1]"),
+        "l2_without_tumor": Measure("L2 without the tumor", "the same where the carried mask is 0"),
+    }
+    published = (
+        Published(
+            "Table 5.3: BraTS 2021 onto SRI24",
+            "M. Maillard, thesis, 2023",
+            "Mean (standard deviation). Ventricles segmented by hand, L2 divided by 10⁴; another template and other "
+            "patients than yours: orderings may be compared, figures may not.",
+            ("Dice, %", "L2", "L2 without the tumor", "folds"),
+            (
+                ("Rigid", "43.9 (12.3)", "8.1 (1.0)", "7.4 (0.9)", "0 (0)"),
+                ("SyN", "55.7 (12.9)", "5.5 (1.0)", "4.9 (0.8)", "0 (0)"),
+                ("VoxelMorph", "65.5 (7.2)", "4.4 (0.8)", "3.3 (0.6)", "4427 (1821)"),
+                ("Rigid-CFM", "43.9 (12.3)", "8.1 (1.1)", "7.5 (0.9)", "0 (0)"),
+                ("SyN-CFM", "56.4 (12.8)", "5.5 (1.0)", "4.9 (0.9)", "0 (0)"),
+                ("VoxelMorph-CFM", "61.5 (8.1)", "4.9 (1.0)", "3.4 (0.6)", "3423 (1733)"),
+                ("Metamorphosis", "70.3 (5.3)", "4.2 (0.6)", "3.9 (0.6)", "0 (0)"),
+                ("MetaMorph-G", "65.32 (6.25)", "5.1 (0.7)", "4.9 (0.7)", "283 (666)"),
+                ("MetaMorph-R", "69.2 (6.7)", "3.4 (0.57)", "3.1 (0.55)", "366 (594)"),
+            ),
+        ),
+    )
+
+    def __init__(
+        self,
+        folder: Path,
+        template: Path,
+        template_ventricles: Path | None,
+        modality: str,
+        count: int | None,
+        seed: int,
+    ) -> None:
+        self.folder, self.template, self.ventricles = folder, template, template_ventricles
+        self.modality, self.count, self.seed = modality, count, seed
+        self.notes = (f"brats_template: {modality} of each patient onto '{template.name}'.",)
+
+    def check(self) -> None:
+        problems = [
+            f"{key}={path}: no such file; name the image of the template"
+            for key, path in (("template", self.template), ("template_ventricles", self.ventricles))
+            if path is not None and not path.is_file()
+        ]
+        try:
+            self._patients()
+        except ConfigError as error:
+            problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+
+    def cases(self, folder: Path) -> Sequence[Case]:
+        return [self._case(path) for path in self._patients()]
+
+    def _patients(self) -> list[Path]:
+        """Return the image of each patient."""
+        existing(self.folder)
+        ends = tuple(f"_{self.modality}{end}" for end in ENDS)
+        found = [
+            path
+            for path in sorted([*self.folder.glob("*.nii*"), *self.folder.glob("*/*.nii*")])
+            if path.name.endswith(ends) and _beside(path, self.modality, "seg", ENDS)
+        ]
+        if not found:
+            raise ConfigError(
+                f"folder={self.folder}: holds no NAME_{self.modality}.nii.gz with NAME_seg.nii.gz beside it, nor do the "
+                "folders in it; give the folder of the patients, and modality= as their files say it"
+            )
+        return drawn(found, self.count, self.seed, self.folder)
+
+    def _case(self, path: Path) -> Case:
+        theirs = _beside(path, self.modality, "ventricles", ENDS)
+        both = theirs is not None and self.ventricles is not None
+        return Case(
+            path.name.partition(f"_{self.modality}.")[0],
+            moving=path,
+            fixed=self.template,
+            mask=_beside(path, self.modality, "seg", ENDS),
+            labels=theirs if both else None,
+            fixed_labels=self.ventricles if both else None,
+        )
+
+    def measure(self, case: Case, run: Path) -> Mapping[str, float]:
+        import numpy as np
+
+        from mmtk.intensity import pair_normalizers
+        from mmtk.io import read_image, read_mask
+        from mmtk.prepare import tensor
+
+        moving, fixed = (read_image(path) for path in (case.moving, case.fixed))
+        mask = None if case.mask is None else read_mask(case.mask, like=moving)
+        ours, theirs = pair_normalizers(
+            moving.data, fixed.data, None if mask is None else mask.data, None, how="histogram"
+        )
+        target, warped = (
+            scale.apply(tensor(image))[0, 0].numpy().astype(np.float64)
+            for scale, image in ((theirs, fixed), (ours, read_image(run / "warped.nii.gz")))
+        )
+        squares = (warped - target) ** 2
+        found = {"l2": float(squares.sum()), "l2_without_tumor": math.nan}
+        if mask is not None:
+            found["l2_without_tumor"] = float(squares[carried(mask, fixed, run) <= 0].sum())
+        return found
+
+
+def carried(mask: Volume, fixed: Volume, run: Path) -> np.ndarray:
+    """Return a mask of the moving image where a run has led it, on the fixed grid, interpolated linearly.
+
+    That of the run's own folder is not there where its method was not given the mask.
+    """
+    import numpy as np
+    from scipy.ndimage import map_coordinates
+
+    from mmtk.io import voxel_to_voxel
+
+    u = found_displacement(run, fixed.shape)
+    matrix = voxel_to_voxel(fixed, mask)
+    where = (np.indices(u.shape[1:]) + u).reshape(fixed.dim, -1)
+    there = matrix[: fixed.dim, : fixed.dim] @ where + matrix[: fixed.dim, 3:]
+    found: np.ndarray = map_coordinates(mask.data, there, order=1).reshape(u.shape[1:])
+    return found
+
+
+# --- files
+
+
+def existing(folder: Path) -> None:
+    """Refuse a folder that is not there.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if folder.is_dir():
+        return
+    known = (entry.name for entry in folder.parent.iterdir()) if folder.parent.is_dir() else ()
+    if "$" in str(folder):
+        raise ConfigError(f"folder={folder}: the variable in it is not set; set it, or write the folder itself")
+    what = "is a file" if folder.exists() else "no such folder"
+    raise ConfigError(f"folder={folder}: {what}{nearest(folder.name, known) or '; give the folder of the images'}")
+
+
+def named(folder: Path, name: str) -> Path:
+    """Return the NIfTI file called so, compressed or not."""
+    return next((path for end in ENDS if (path := folder / f"{name}{end}").is_file()), folder / f"{name}{ENDS[0]}")
+
+
+def stems(folder: Path, *ends: str) -> list[str]:
+    """Return every NAME for which the folder holds a file ``NAME + end`` for each end, sorted.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    existing(folder)
+    names = [
+        path.name[: -len(end + nifti)]
+        for path in folder.iterdir()
+        for end in ends[:1]
+        for nifti in ENDS
+        if path.name.endswith(end + nifti)
+    ]
+    whole = sorted(
+        {name for name in names if name and all(named(folder, f"{name}{end}").is_file() for end in ends)}
+    )
+    if not whole:
+        wanted = " and ".join(f"NAME{end}.nii.gz" for end in ends)
+        raise ConfigError(f"folder={folder}: holds no {wanted}; give the folder that does")
+    return whole
+
+
+def drawn(found: list[Item], count: int | None, seed: int, folder: Path) -> list[Item]:
+    """Return ``count`` of what was found, drawn by a seed, in their own order; all where there is no count.
+
+    Raises:
+        ConfigError: There are fewer.
+    """
+    if count is None:
+        return found
+    if count > len(found):
+        raise ConfigError(f"count={count}: '{folder}' holds {len(found)}; ask for no more")
+    import random
+
+    chosen = set(random.Random(seed).sample(range(len(found)), count))
+    return [item for index, item in enumerate(found) if index in chosen]
+
+
+def _beside(scan: Path, modality: str, what: str, ends: Sequence[str]) -> Path | None:
+    """Return the file of the same scan that is called ``what`` in place of the modality, or None."""
+    stem = scan.name.rpartition(f"_{modality}.")[0]
+    return next((path for end in ends if (path := scan.parent / f"{stem}_{what}{end}").is_file()), None)
