@@ -76,12 +76,9 @@ class Finding:
         """The method with the best mean, of those that miss the fewest cases; None where two share it."""
         if not self.better:
             return None
-        most = max((s.n for m, s in self.summaries.items() if m not in self.aside), default=0)
-        means = {
-            m: self.better * s.mean
-            for m, s in self.summaries.items()
-            if s.n == most and s.n and m not in self.aside
-        }
+        rivals = {method: s for method, s in self.summaries.items() if s.n and method not in self.aside}
+        most = max((s.n for s in rivals.values()), default=0)
+        means = {method: self.better * s.mean for method, s in rivals.items() if s.n == most}
         top = [method for method, mean in means.items() if mean == max(means.values())]
         return top[0] if len(top) == 1 and len(means) > 1 else None
 

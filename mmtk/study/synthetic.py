@@ -53,8 +53,8 @@ class CShapes(Benchmark):
         Published(
             "Table 5.2: C shapes",
             "M. Maillard, thesis, 2023",
-            "Mean (standard deviation) of the thesis's own letters at 200 x 200. Template, width of the cut and the unit "
-            "of s are not published: orderings may be compared, figures may not.",
+            "Mean (standard deviation) of the thesis's own letters at 200 x 200. Template, width of the cut and the "
+            "unit of s are not published: orderings may be compared, figures may not.",
             ("L2", "s", "folds"),
             (
                 ("Rigid", "1616 (236)", "4575 (2110)", "0 (0)"),

@@ -97,7 +97,7 @@ class BratsRegConfig(ComponentConfig):
 
 
 class BratsTemplateConfig(ComponentConfig):
-    """Patients with a tumor onto a healthy template: ventricles, L2 with and without the tumor, folds; thesis table 5.3."""
+    """Patients with a tumor onto a healthy template: ventricles, L2 with and without the tumor; thesis table 5.3."""
 
     target = "mmtk.study.cohorts:BratsTemplate"
     kind: Literal["brats_template"] = "brats_template"
