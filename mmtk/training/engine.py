@@ -1,4 +1,4 @@
-"""Training on MONAI's engines: what they lack for registration, and one function that puts it together.
+"""Training on MONAI's engines: what they lack for our tasks, and one function that puts it together.
 
 Several processes share an epoch where ``torchrun`` starts them (``WORLD_SIZE``, ``RANK``, ``LOCAL_RANK``): each sees its
 part of the pairs, gradients are averaged, and the first validates and writes.
@@ -12,8 +12,9 @@ A run is a folder:
     training.json     what was asked for, versions, device, and at the end the time it took
 
 Every epoch is decided by the seed and its number: the order of the data, whatever is drawn, and the learning rate, which
-may fall to 0 over the epochs. A run that is killed goes on from its last epoch and ends, on a CPU, with the same bits.
-With a bound of the processor's time it cannot: where it ends, and a rate that falls over that time, are the clock's.
+may fall to 0 over the epochs, or by a factor where validation stays as it is. A run that is killed goes on from its last
+epoch and ends, on a CPU, with the same bits. With a bound of the processor's time it cannot: where it ends, and a rate
+that falls over that time, are the clock's.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmtk.errors import ConfigError
-from mmtk.learned import Batch, Model, Prediction
+from mmtk.learned import Model
 from mmtk.training.board import Board, check_tensorboard
 from mmtk.training.config import TrainConfig
-from mmtk.training.data import EpochSampler, prepare_batch, prepare_unmasked
-from mmtk.training.metrics import ValidationScores
+from mmtk.training.data import EpochSampler
+from mmtk.training.task import MeanEnergy, Registering, Task
 
 __all__ = ["MeanEnergy", "Plan", "Progress", "Ranks", "Status", "Watch", "ignore", "silent", "train"]
 
@@ -90,14 +91,6 @@ def ignore(status: Status) -> None:
     """Watch nothing."""
 
 
-class MeanEnergy(nn.Module):
-    """The loss: the energy of a pair, averaged over the batch and over the volume, so per mm^dim."""
-
-    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
-        voxels = math.prod(batch.fixed.shape[2:])
-        return prediction.energy.mean() / voxels
-
-
 @dataclass(frozen=True)
 class Plan:
     """How to train.
@@ -114,7 +107,9 @@ class Plan:
             bound. Time of earlier parts of a resumed run counts.
         clip: Largest norm of a step's gradient; 0: any.
         decay: ``none``: the learning rate stays; ``cosine``: it falls to 0 over ``epochs``, or over ``cpu_minutes``
-            where those end sooner.
+            where those end sooner; ``plateau``: it is multiplied by ``plateau_factor`` after ``plateau_epochs`` without
+            a better validation, and training ends below ``least_rate``.
+        weight_decay: L2 penalty of Adam.
         use_mask: Give the model the lesion's mask. Without, appearance may change anywhere (ISBI 2022's "without local
             regularization"), and whatever the model does by the mask it leaves.
         tensorboard: Write the log for TensorBoard, too.
@@ -132,10 +127,14 @@ class Plan:
     decay: str = "none"
     use_mask: bool = True
     tensorboard: bool = False
+    weight_decay: float = 0.0
+    plateau_epochs: int = 50
+    plateau_factor: float = 0.2
+    least_rate: float = 1e-8
 
 
 def train(
-    model: Model,
+    model: Model | Task,
     plan: Plan,
     training: Dataset[Any],
     validation: Dataset[Any] | None,
@@ -150,8 +149,9 @@ def train(
     """Train a model and leave its weights in a folder.
 
     Args:
-        model: Its weights are changed in place; they end as the last epoch's, ``model.pt`` has the best.
-        training, validation: Sets of pairs, see :mod:`mmtk.training.data`.
+        model: Of a registration, or another task. Its weights are changed in place; they end as the last epoch's,
+            ``model.pt`` has the best.
+        training, validation: Sets of pairs, see :mod:`mmtk.training.data`, or of whatever the task takes.
         out: Folder of the run, new unless ``resume``.
         resume: Go on from the last epoch that ended, if there is one.
         facts: Recorded beside the plan.
@@ -166,7 +166,8 @@ def train(
             for and not there.
         FloatingPointError: If the energy becomes NaN or infinite.
     """
-    state = _Run(model, plan, Path(out), torch.device(device), dict(facts or {}), progress, watch)
+    task = model if isinstance(model, Task) else Registering(model, plan.use_mask)
+    state = _Run(task, plan, Path(out), torch.device(device), dict(facts or {}), progress, watch)
     return state.go(training, validation, resume)
 
 
@@ -187,7 +188,7 @@ class Ranks:
             torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
         return cls(torch.distributed.get_rank(), count)
 
-    def shared(self, model: Model, device: torch.device) -> nn.Module:
+    def shared(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Return the model as all processes train it."""
         if self.count == 1:
             return model
@@ -216,7 +217,7 @@ class _Run:
 
     def __init__(
         self,
-        model: Model,
+        task: Task,
         plan: Plan,
         out: Path,
         device: torch.device,
@@ -224,12 +225,12 @@ class _Run:
         progress: Progress,
         watch: Watch,
     ) -> None:
-        self.model, self.plan, self.out, self.device = model, plan, out, device
+        self.task, self.model, self.plan, self.out, self.device = task, task.network, plan, out, device
         self.facts, self.progress, self.watch = facts, progress, watch
-        self.prepare = prepare_batch if plan.use_mask else prepare_unmasked
-        self.scores = ValidationScores(model.grid)
         self.ranks = Ranks.from_environment(device)
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate)
+        learned = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(learned, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+        self.stalled = 0  # validations without a better one since the rate fell
         self.best, self.waited, self.epoch, self.spent, self.pairs = math.inf, 0, 0, 0.0, 0
         self.lines: list[dict[str, Any]] = []
         self._total, self._count = 0.0, 0
@@ -249,6 +250,7 @@ class _Run:
             "network": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "numbers": [self.best, self.waited, self.epoch, self.spent, self.pairs],
+            "stalled": self.stalled,
             "log": json.dumps(self.lines),
             "asked": json.dumps(self._asked()),
         }
@@ -275,6 +277,7 @@ class _Run:
         self.model.load_state_dict(last["network"])
         self.optimizer.load_state_dict(last["optimizer"])
         self.best, self.waited, self.epoch, self.spent, self.pairs = last["numbers"]
+        self.stalled = last.get("stalled", 0)
         self.lines = json.loads(last["log"])
 
     def _asked(self) -> dict[str, Any]:
@@ -283,7 +286,7 @@ class _Run:
         How long to train is free, unless the learning rate falls over that time; so is how many processes there are.
         """
         free = {"patience", "workers", "tensorboard"}
-        if self.plan.decay == "none":
+        if self.plan.decay != "cosine":
             free |= {"epochs", "cpu_minutes"}
         config = self.facts.get("config", {})
         asked = {**asdict(self.plan), **{key: config[key] for key in config}}
@@ -302,8 +305,8 @@ class _Run:
             group["lr"] = self.plan.learning_rate * cosine(done)
 
     def go(self, training: Dataset[Any], validation: Dataset[Any] | None, resume: bool) -> dict[str, Any]:
-        if self.plan.decay not in ("none", "cosine"):
-            raise ConfigError(f"decay={self.plan.decay}: must be none or cosine")
+        if self.plan.decay not in ("none", "cosine", "plateau"):
+            raise ConfigError(f"decay={self.plan.decay}: must be none, cosine or plateau")
         if self.plan.tensorboard:
             check_tensorboard()
         share = len(training) // self.ranks.count  # type: ignore[arg-type]
@@ -328,8 +331,8 @@ class _Run:
             train_data_loader=loader,
             network=self.ranks.shared(self.model, self.device),
             optimizer=self.optimizer,
-            loss_function=MeanEnergy(),
-            prepare_batch=self.prepare,
+            loss_function=self.task.loss,
+            prepare_batch=self.task.prepare,
             decollate=False,
             optim_set_to_none=True,
         )
@@ -374,10 +377,11 @@ class _Run:
             }
             if evaluator is not None and self.epoch % self.plan.validate_every == 0:
                 line["validation"] = self._validate(evaluator)
-                line.update(self.scores.means())
+                line.update(self.task.means())
             self.lines.append(line)
             over = self.plan.cpu_minutes is not None and self.spent >= 60 * self.plan.cpu_minutes
-            if self.ranks.agreed(over or 0 < self.plan.patience <= self.waited, self.device):
+            fell = self.plan.decay == "plateau" and line["rate"] < self.plan.least_rate
+            if self.ranks.agreed(over or fell or 0 < self.plan.patience <= self.waited, self.device):
                 engine.terminate()
             if first:
                 if board is not None:
@@ -412,7 +416,7 @@ class _Run:
             if board is not None:
                 board.close()
         if validation is None and first:
-            self._write("model.pt", self.model.state_dict())
+            self._write("model.pt", dict(self.task.kept()))
         record = {
             "plan": asdict(self.plan),
             **self.facts,
@@ -457,30 +461,33 @@ class _Run:
             device=self.device,
             val_data_loader=loader,
             network=self.model,
-            prepare_batch=self.prepare,
+            prepare_batch=self.task.prepare,
             decollate=False,
         )
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._seen)
         return evaluator
 
     def _seen(self, engine: Engine) -> None:
-        prediction: Prediction = engine.state.output["pred"]
-        batch: Batch = engine.state.output["label"]
-        energies = prediction.energy / math.prod(batch.fixed.shape[2:])
-        self._total += float(energies.sum())
-        self._count += len(batch)
-        self.scores.see(engine.state.batch, prediction)
+        answer, batch = engine.state.output["pred"], engine.state.output["label"]
+        costs = self.task.costs(answer, batch)
+        self._total += float(costs.sum())
+        self._count += len(costs)
+        self.task.see(engine.state.batch, answer)
 
     def _validate(self, evaluator: SupervisedEvaluator) -> float:
         self._total, self._count = 0.0, 0
-        self.scores.reset()
+        self.task.forget()
         evaluator.run()
         energy = self._total / max(self._count, 1)
         if energy < self.best:
-            self.best, self.waited = energy, 0
-            self._write("model.pt", self.model.state_dict())
+            self.best, self.waited, self.stalled = energy, 0, 0
+            self._write("model.pt", dict(self.task.kept()))
         else:
-            self.waited += 1
+            self.waited, self.stalled = self.waited + 1, self.stalled + 1
+        if self.plan.decay == "plateau" and self.stalled * self.plan.validate_every > self.plan.plateau_epochs:
+            self.stalled = 0
+            for group in self.optimizer.param_groups:
+                group["lr"] *= self.plan.plateau_factor
         return energy
 
 

@@ -133,7 +133,7 @@ def test_a_rate_that_falls_over_the_epochs_needs_as_many_when_it_goes_on(tmp_pat
     train(network(), replace(PLAN, decay="cosine", epochs=1), Squares(), None, tmp_path)
     with pytest.raises(ConfigError, match="another epochs"):
         train(network(), replace(PLAN, decay="cosine"), Squares(), None, tmp_path, resume=True)
-    with pytest.raises(ConfigError, match="decay=linear: must be none or cosine"):
+    with pytest.raises(ConfigError, match="decay=linear: must be none, cosine or plateau"):
         train(network(), replace(PLAN, decay="linear"), Squares(), None, tmp_path / "other")
 
 
