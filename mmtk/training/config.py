@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from mmtk.config import LearnedConfig, Recipe
+from mmtk.config import ComponentConfig, LearnedConfig, Recipe
 
-__all__ = ["TrainConfig"]
+__all__ = ["TrainConfig", "Training"]
 
 
 class TrainConfig(Recipe):
@@ -76,3 +76,45 @@ class TrainConfig(Recipe):
         from mmtk.samples import SAMPLES
 
         return self.data in SAMPLES and SAMPLES[self.data].pairs
+
+
+class Training(ComponentConfig):
+    """Describes something else to train than a registration: the root of what the hook ``mmtk_trainings`` offers.
+
+    ``target`` names a function, called as ``function(config, out, device=, seed=, resume=, watch=)``: it leaves
+    ``model.safetensors`` in the folder ``out`` and returns what ``training.json`` holds. :mod:`mmtk.training.task` is how
+    it uses mmtk's engine.
+    """
+
+    epochs: int = Field(default=20, ge=1, description="times that everything is seen, at most")
+    batch_size: int = Field(default=4, ge=1, description="items for one step, on each process")
+    rate: float = Field(default=1e-3, gt=0, description="learning rate of Adam")
+    weight_decay: float = Field(default=0.0, ge=0, description="L2 penalty of Adam")
+    decay: Literal["none", "cosine", "plateau"] = Field(
+        default="none",
+        description="none: the rate stays; cosine: it falls to 0; plateau: by plateau_factor where validation stays",
+    )
+    plateau_epochs: int = Field(default=50, ge=1, description="epochs without a better validation before it falls")
+    plateau_factor: float = Field(default=0.2, gt=0, lt=1, description="what the rate is multiplied by then")
+    workers: int = Field(default=0, ge=0, description="processes that prepare the items; 0: none but this one")
+    validate_every: int = Field(default=1, ge=1, description="epochs between validations")
+    patience: int = Field(
+        default=0, ge=0, description="validations without a better one before it stops; 0: never"
+    )
+    cpu_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="processor's time after which it stops, at the end of an epoch; none: no bound",
+    )
+    clip: float = Field(default=0.0, ge=0, description="largest norm of the gradient of a step; 0: any")
+    tensorboard: bool = Field(
+        default=False, description="write the log for TensorBoard, too; needs mmtk[train] installed"
+    )
+    cache: Path | None = Field(default=None, description="folder that keeps items once they are made or prepared")
+
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong without torch: files that are missing, options that are unknown.
+
+        Raises:
+            ConfigError: One sentence for each thing that is wrong.
+        """

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from mmtk.config import Capabilities, ComponentConfig
+from mmtk.errors import ConfigError
 from mmtk.plugins import hookimpl
+from mmtk.training.config import Training
+
+Modality = Literal["t1", "t1ce", "t2", "flair"]
+
+#: Strategies that need no teacher.
+ALONE = ("baseline",)
 
 
 class GroundTruthConfig(ComponentConfig):
@@ -95,6 +104,96 @@ class AdversarialConfig(ComponentConfig):
     )
     width: int = Field(default=16, ge=1, description="channels of the critic")
     depth: int = Field(default=3, ge=1, description="levels of the critic, each half the size of the one before")
+
+
+class DistillationConfig(Training):
+    """Segmentation of a tumor from few modalities, taught by a network that sees all (thesis, chapter 3)."""
+
+    target = "mmtk_kd.training:run"
+    capabilities = Capabilities(dims=(3,), learned=True)
+
+    kind: Literal["distillation"] = "distillation"
+    data: str = Field(
+        default="gliomas", description="gliomas: synthetic heads; or a folder of heads as BraTS lays them out"
+    )
+    options: dict[str, Any] = Field(default={}, description='of the synthetic heads, such as {"spacing": 3}')
+    count: int = Field(default=100, ge=1, description="heads to train on; of files: at most so many, the first")
+    held_out: int = Field(default=20, ge=1, description="heads to choose the best epoch by: of files, the last")
+    reduce: int = Field(default=1, ge=1, description="of files: average so many voxels along each axis into one")
+    patch: tuple[int, int, int] = Field(default=(64, 64, 64), description="voxels of what is seen at once")
+    modalities: tuple[Modality, ...] = Field(
+        default=("t1ce",), min_length=1, description="what the student sees; a teacher: t1,t1ce,t2,flair"
+    )
+    teacher: str | None = Field(
+        default=None, description="weights of the teacher, or a bundle with models/model.safetensors"
+    )
+    strategy: Literal[
+        "baseline", "att", "kl", "kd", "kl_kd", "ct", "ct_kd", "info_nce", "adversarial", "multi_scale_l1"
+    ] = Field(
+        default="kl_kd",
+        description="baseline: the reference alone; att: attention transfer; kl: divergence of the bottlenecks; kd: soft "
+        "targets; ct: contrastive; adversarial: HAD-Net's form; multi_scale_l1: SegAN's, on the segmentation",
+    )
+    lam: float = Field(
+        default=0.5, ge=0, le=1, alias="lambda", description="imitation: the soft targets' share against the reference"
+    )
+    alpha: float | None = Field(
+        default=None,
+        ge=0,
+        description="weight of the features' term; none: 1 for att and kl, 0.01 for ct, else 0.1",
+    )
+    temperature: float = Field(default=3.0, gt=0, description="of the soft targets")
+    power: float = Field(default=2.0, ge=1, description="of the attention maps")
+    margin: float = Field(default=1.0, gt=0, description="of the contrastive loss")
+    network: Literal["unet", "unet_without_skips", "u_hved", "hemis"] = Field(
+        default="unet", description="the thesis's; without skip connections; U-HVED; HeMIS"
+    )
+    widths: tuple[int, ...] = Field(
+        default=(32, 64, 128, 256), min_length=1, description="channels of the levels, finest first"
+    )
+    shared_decoder: bool = Field(default=False, description="take the teacher's decoder as it is (thesis 3.3)")
+    half: bool = Field(default=False, description="convolve in bfloat16")
+    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a mirror along each axis")
+    shift: float = Field(default=0.1, ge=0, description="largest shift of intensities, in deviations")
+    gamma: tuple[float, float] = Field(default=(0.8, 1.25), description="range of the power of intensities")
+
+    rate: float = Field(default=1e-4, gt=0, description="learning rate of Adam")
+    weight_decay: float = Field(default=1e-5, ge=0, description="L2 penalty of Adam")
+    decay: Literal["none", "cosine", "plateau"] = Field(
+        default="plateau",
+        description="none: the rate stays; cosine: it falls to 0; plateau: by plateau_factor where validation stays",
+    )
+    epochs: int = Field(default=1000, ge=1, description="times that everything is seen, at most")
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        taught = self.strategy not in ALONE or self.shared_decoder
+        if taught and self.teacher is None:
+            raise ValueError(
+                f"strategy={self.strategy}: needs a teacher; give teacher=kdnet_teacher, or a file of weights, or take "
+                f"strategy=baseline"
+            )
+        if self.network in ("u_hved", "hemis") and (taught or self.strategy not in ALONE):
+            raise ValueError(f"network={self.network}: learns from the reference alone; give strategy=baseline")
+        multiple = 2 ** (len(self.widths) - 1)
+        if any(side < multiple or side % multiple for side in self.patch):
+            raise ValueError(
+                f"patch={','.join(map(str, self.patch))}: {len(self.widths)} levels halve it {len(self.widths) - 1} "
+                f"times; give multiples of {multiple}"
+            )
+        return self
+
+    def check(self) -> None:
+        if self.data != "gliomas":
+            folder = Path(self.data).expanduser()
+            if not folder.is_dir():
+                raise ConfigError(
+                    f"data={self.data}: no such folder; give one of heads as BraTS lays them out, or gliomas"
+                )
+            return
+        from mmtk.samples.options import GliomasOptions, parse
+
+        parse(GliomasOptions, self.options, "data=gliomas")
 
 
 @hookimpl
