@@ -127,7 +127,8 @@ class Entry:
     Attributes:
         label: Its name in tables, which is that of a folder, too.
         recipe: The method and the preparation, resolved.
-        masked: Whether it is given the lesions' masks.
+        masked: Whether it is given the lesions' masks. Where a study says ``masked: true``, a method that can leaves the
+            lesion out of its cost, too (cost-function masking).
         missing: Why it cannot run here: a library that is not installed, and how to get it; empty if it can.
     """
 
@@ -144,7 +145,8 @@ class Entry:
         method = self.recipe.method.model_dump(mode="json", exclude_unset=learned)
         method["kind"] = self.recipe.method.kind
         settings = {key: value for key, value in settings.items() if value is not None}
-        return {"name": self.label, "method": method, "masked": self.masked, **settings}
+        blind = {} if self.masked else {"masked": False}
+        return {"name": self.label, "method": method, **blind, **settings}
 
 
 @dataclass(frozen=True)
@@ -403,6 +405,8 @@ def _entry(label: str, said: dict[str, Any], catalogue: Catalogue) -> Entry:
     if evaluated:
         raise ConfigError(f"{evaluated[0]}: a value must not begin with $, @ or %, which MONAI would evaluate")
     recipe = resolve(settings, base, catalogue, Recipe)
+    if masked and "masked" in said and "masked" in type(recipe.method).model_fields:
+        recipe = resolve([*settings, Setting("method.masked", True)], base, catalogue, Recipe)
     return Entry(label, recipe, masked, recipe.method.missing())
 
 

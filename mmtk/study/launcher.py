@@ -21,6 +21,9 @@ import time
 #: The environment's variable that tells a process when it was started, by the system's monotonic clock.
 STARTED = "MMTK_STUDY_STARTED"
 
+#: Seconds after which a process is looked at less often.
+CALM = 10.0
+
 
 def main(usage: str, log: str, seconds: float, command: list[str]) -> None:
     """Run ``command`` for at most ``seconds`` and write what it cost to ``usage``."""
@@ -36,29 +39,47 @@ def main(usage: str, log: str, seconds: float, command: list[str]) -> None:
         )
     late = False
     while True:
-        pid, state, used = os.wait4(process.pid, os.WNOHANG)
+        pid, state, usage_of = os.wait4(process.pid, os.WNOHANG)
         if pid:
             break
         waited = time.monotonic() - begin
         if not late and waited > seconds:
             late = True
             os.killpg(process.pid, signal.SIGKILL)
-        if select.select([sys.stdin], [], [], 0.01 if waited < 10 else 0.1)[0] and not os.read(0, 1024):
+        if select.select([sys.stdin], [], [], 0.01 if waited < CALM else 0.1)[0] and not os.read(0, 1024):
             os.killpg(process.pid, signal.SIGKILL)
             os.waitpid(process.pid, 0)
             return
+    write_usage(usage, state, late, begin, used(usage_of))
+
+
+def used(usage: resource.struct_rusage) -> dict[str, float]:
+    """Return what the kernel says that a process has used."""
     scale = 2**20 if sys.platform == "darwin" else 2**10
+    return {
+        "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+        "peak_memory_mb": round(usage.ru_maxrss / scale, 1),
+    }
+
+
+def write_usage(path: str, state: int, late: bool, begin: float, cost: dict[str, float]) -> None:
+    """Write how a process has ended, whole or not at all.
+
+    Args:
+        state: As ``wait`` gives it.
+        late: It was stopped for the time it took.
+        begin: When it was started, by the monotonic clock.
+    """
     told = {
         "code": os.waitstatus_to_exitcode(state),
         "late": late,
         "wall_s": round(time.monotonic() - begin, 3),
-        "cpu_s": round(used.ru_utime + used.ru_stime, 3),
-        "peak_memory_mb": round(used.ru_maxrss / scale, 1),
+        **cost,
     }
-    partial = f"{usage}.partial"
+    partial = f"{path}.partial"
     with open(partial, "w", encoding="utf-8") as file:
         json.dump(told, file)
-    os.replace(partial, usage)
+    os.replace(partial, path)
 
 
 def cost_so_far(started: float) -> dict[str, float]:

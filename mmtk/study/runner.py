@@ -23,8 +23,6 @@ import os
 import platform
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,9 +35,9 @@ from mmtk.config import RunConfig
 from mmtk.errors import ConfigError
 from mmtk.io import available_memory, holds_something, run_memory, sha256, write_json
 from mmtk.plugins import installed
-from mmtk.study import launcher
 from mmtk.study.bids import from_bids
 from mmtk.study.cases import Case, as_data, check_cases, from_csv, from_folder
+from mmtk.study.crew import Crew, Order, Started
 from mmtk.study.description import Entry, Source, Study
 from mmtk.study.oracle import ORACLE
 from mmtk.study.results import Record, read_record, write_csv
@@ -78,7 +76,7 @@ class Job:
 @dataclass
 class _Running:
     job: Job
-    process: subprocess.Popen[bytes]
+    run: Started
     spec: Path
     usage: Path
 
@@ -227,6 +225,7 @@ def _run_all(study: Study, jobs: Sequence[Job], retry: bool, tell: Tell, lock: i
             done += 1
             tell(done, len(jobs), record, True)
     running: list[_Running] = []
+    crew = Crew(_environment(study), lock)
     try:
         while waiting or running:
             while waiting and len(running) < most:
@@ -237,18 +236,15 @@ def _run_all(study: Study, jobs: Sequence[Job], retry: bool, tell: Tell, lock: i
                 # One that does not fit goes alone, and its record says how it went.
                 chosen = fits or waiting[0]
                 waiting.remove(chosen)
-                running.append(_start(study, chosen, lock))
+                running.append(_start(study, chosen, crew))
             time.sleep(0.02)
-            for one in [one for one in running if one.process.poll() is not None]:
+            for one in [one for one in running if one.run.ended()]:
                 running.remove(one)
                 done += 1
                 tell(done, len(jobs), _finish(one), False)
     finally:
+        crew.stop()
         for one in running:
-            assert one.process.stdin is not None
-            one.process.stdin.close()
-        for one in running:
-            one.process.wait()
             _tidy(one)
 
 
@@ -263,24 +259,15 @@ def _known(job: Job, retry: bool) -> Record | None:
     return record if record.failed or (job.out / "run.json").is_file() else None
 
 
-def _start(study: Study, job: Job, lock: int) -> _Running:
+def _start(study: Study, job: Job, crew: Crew) -> _Running:
     home = job.out.parent
     home.mkdir(parents=True, exist_ok=True)
     job.record.unlink(missing_ok=True)
     spec, usage = _passing(job)
+    usage.unlink(missing_ok=True)
     write_json(spec, _spec(study, job))
     limit = math.inf if study.config.minutes is None else 60 * study.config.minutes
-    words = [sys.executable, "-I", "-S", launcher.__file__, str(usage), str(_log(job)), repr(limit)]
-    process = subprocess.Popen(
-        [*words, sys.executable, "-m", "mmtk.study.worker", str(spec)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=_environment(study),
-        start_new_session=True,
-        pass_fds=(lock,),  # the folder stays taken until the last run has ended, even if we are killed
-    )
-    return _Running(job, process, spec, usage)
+    return _Running(job, crew.start(Order(spec, usage, _log(job), limit)), spec, usage)
 
 
 def _passing(job: Job) -> tuple[Path, Path]:
@@ -357,7 +344,7 @@ def _finish(one: _Running) -> Record:
     try:
         used = json.loads(one.usage.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        used = {"code": one.process.returncode, "late": False}
+        used = {"code": one.run.code, "late": False}
     if not job.record.is_file():
         cost = {key: used[key] for key in ("wall_s", "cpu_s", "peak_memory_mb") if key in used}
         about = {"case": job.case.name, "method": job.entry.label, "seed": job.seed, "key": job.key}
@@ -381,8 +368,6 @@ def _why(one: _Running, used: Mapping[str, Any]) -> str:
 def _tidy(one: _Running) -> None:
     for path in (one.spec, one.usage):
         path.unlink(missing_ok=True)
-    if one.process.stdin is not None:
-        one.process.stdin.close()
 
 
 @contextmanager

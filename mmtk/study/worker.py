@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
-def main(path: Path) -> None:
-    """Carry out the job in a file and leave its record."""
+def main(path: Path, started: float | None = None) -> None:
+    """Carry out the job in a file and leave its record.
+
+    Args:
+        started: When the run began, by the monotonic clock; None: as the environment says.
+    """
     from mmtk.io import write_json
 
     job = json.loads(path.read_text(encoding="utf-8"))
-    started = float(os.environ.get(STARTED, time.monotonic()))
+    started = float(os.environ.get(STARTED, time.monotonic())) if started is None else started
     record: dict[str, Any] = {"status": "failed", "message": "", "metrics": {}, "notes": []}
     try:
         record |= _carry_out(job, started)

@@ -219,3 +219,22 @@ def test_the_hook_of_benchmarks_is_read():
     (record,) = load([Point("p", Plugin)], {}).plugins
     assert record.status == "broken" and "mmtk_benchmarks returned" in record.error
     assert "samples" in installed().benchmarks
+
+
+@pytest.mark.parametrize(
+    ("method", "usual"), [("metamorphosis", False), ("lcc_demons", None), ("voxelmorph", False)]
+)
+def test_masked_is_said_to_the_method_that_can_leave_the_lesion_out(write, tmp_path, method, usual):
+    weights = ", engine: optimize" if method == "voxelmorph" else ""
+    entry = f"{{name: NAME, method: {method}{weights}MASKED}}"
+    said = {"silent": "", "told": ", masked: true", "blind": ", masked: false"}
+    entries = ", ".join(entry.replace("NAME", name).replace("MASKED", word) for name, word in said.items())
+    study = read_study(
+        [write(f"methods: [{entries}, {{name: plain, method: identity, masked: true}}]\ncases: '@'\n")],
+        installed(),
+    )
+    assert [entry.masked for entry in study.entries] == [True, True, False, True]
+    assert [entry.recipe.method.masked for entry in study.entries[:3]] == [usual, True, usual]
+    (tmp_path / "study.json").write_text(json.dumps({"study": study.data(), "command": None}))
+    again = read_study([str(tmp_path / "study.json")], installed())
+    assert [entry.recipe for entry in again.entries] == [entry.recipe for entry in study.entries]

@@ -110,11 +110,9 @@ def test_runs_go_side_by_side_as_far_as_jobs_and_memory_reach(done, monkeypatch,
     alive: list[SimpleNamespace] = []
     most = []
 
-    def start(study, job, lock):
+    def start(study, job, crew):
         one = SimpleNamespace(job=job, age=0)
-        one.process = SimpleNamespace(
-            poll=lambda: one.__setattr__("age", one.age + 1) or (0 if one.age > 2 else None)
-        )
+        one.run = SimpleNamespace(ended=lambda: one.__setattr__("age", one.age + 1) or one.age > 2)
         alive.append(one)
         most.append(len(alive))
         return one
@@ -192,7 +190,7 @@ def test_a_process_that_ends_without_a_word_is_a_result_too(done, tmp_path):
         )
         runner._log(job).write_text("first\nit said this\n")
         job.record.unlink(missing_ok=True)
-        running = runner._Running(job, SimpleNamespace(returncode=0, stdin=None), tmp_path / "spec", usage)
+        running = runner._Running(job, SimpleNamespace(code=0), tmp_path / "spec", usage)
         record = runner._finish(running)
         assert (record.failed, record.message) == (True, sentence)
         assert record.metrics["cost.wall_s"] == 120.0 and read_record(job.record) == record
