@@ -52,6 +52,7 @@ __all__ = [
     "Recipe",
     "RegularizerPart",
     "RunConfig",
+    "SegmenterPart",
     "SimilarityPart",
     "from_text",
     "load_target",
@@ -84,6 +85,7 @@ class Capabilities:
         binary: A segmenter whose masks hold 0 and 1 and nothing between.
         any_intensity: A segmenter whose mask stays when all intensities are multiplied by one positive number.
         any_spacing: A segmenter that finds the same region, in mm, whatever the size of the voxels.
+        needs_fixed: A segmenter that cannot do without a healthy image to compare with.
         registers: A method that brings images nearer to one another; False for a row of a table that moves nothing.
     """
 
@@ -97,6 +99,7 @@ class Capabilities:
     binary: bool = False
     any_intensity: bool = False
     any_spacing: bool = False
+    needs_fixed: bool = False
     registers: bool = True
 
 
@@ -264,6 +267,7 @@ class Part:
 MethodPart = Annotated[SerializeAsAny[ComponentConfig], Part("method")]
 SimilarityPart = Annotated[SerializeAsAny[ComponentConfig], Part("similarity")]
 IntegratorPart = Annotated[SerializeAsAny[ComponentConfig], Part("integrator")]
+SegmenterPart = Annotated[SerializeAsAny[ComponentConfig], Part("segmenter")]
 RegularizerPart = Annotated[SerializeAsAny[ComponentConfig], Part("regularizer")]
 
 
