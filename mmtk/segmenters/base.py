@@ -33,12 +33,15 @@ class Segmentation:
         regions: Probabilities by the name of the region (``ET``, ``TC``, ``WT``), each as the mask; empty where the
             segmenter knows the lesion alone.
         notes: Sentences that a user should read.
+        history: What the lesion probably did to its neighbors: ``grew``, ``collapsed`` or ``unknown``. A method that
+            can be told so is, where a user leaves the choice.
     """
 
     mask: Mask
     uncertainty: Mask
     regions: Mapping[str, Mask] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    history: str = "unknown"
 
 
 def entropy(probability: Tensor) -> Tensor:
