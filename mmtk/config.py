@@ -37,6 +37,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
+from typing_extensions import Self
 
 from mmtk.errors import ConfigError, PluginError
 
@@ -187,6 +188,15 @@ class ComponentConfig(_Description):
         if told := self.missing():
             raise ConfigError(told)
 
+    def unmasked(self, mask: object) -> str:
+        """Say that ``masked=true`` has nothing to leave out, where ``mask`` is None; empty if all is well."""
+        if mask is not None or getattr(self, "masked", None) is not True:
+            return ""
+        return (
+            f"masked=true: {self.kind} is to leave the lesion out of the comparison, and there is no mask of one; give "
+            f"mask=FILE, or leave masked= out"
+        )
+
     def build(self, **context: Any) -> Any:
         """Import ``target`` and call it with the settings and ``context``.
 
@@ -229,7 +239,10 @@ class LearnedConfig(ComponentConfig):
         own = [name for name in LearnedConfig.model_fields if name != "kind"]
         model = {name: plain[name] for name in self.model_fields_of_model()}
         said = {name: value for name, value in model.items() if name in self.model_fields_set}
-        return {**{name: plain[name] for name in own}, "said": said, **model}
+        # What weights that are older than a setting were trained with.
+        usual = {name: type(self).model_fields[name].default for name in model}
+        usual = {name: value for name, value in usual.items() if isinstance(value, bool | int | float | str)}
+        return {**{name: plain[name] for name in own}, "said": said, "usual": usual, **model}
 
 
 @dataclass(frozen=True)
@@ -337,6 +350,12 @@ class RunConfig(Recipe):
     fixed_labels: InputFile | None = Field(
         default=None, description="label map of the fixed image; with `labels`, overlaps are reported"
     )
+
+    @model_validator(mode="after")
+    def _a_lesion_is_there_to_leave_out(self) -> Self:
+        if told := self.method.unmasked(self.mask):
+            raise ValueError(told)
+        return self
 
 
 def load_target(target: str) -> Any:

@@ -250,6 +250,8 @@ def _register(
     milestones: Milestones = forgetful,
 ) -> Result:
     recipe.method.ready()
+    if told := recipe.method.unmasked(mask):
+        raise ConfigError(told)
     torch.manual_seed(seed)
     place = pick_device(device)
     seconds: dict[str, float] = {}

@@ -115,6 +115,8 @@ class RegistrationNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the displacement, ``(B, dim, *space)`` in voxels, of ``image (B, channels, *space)``."""
+        if told := self.config.unmasked(None if image.shape[1] <= 2 * self.channels else image):
+            raise ConfigError(told)
         spacing = _spacing(image)
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         start = time.perf_counter()

@@ -107,6 +107,7 @@ class LearnedMethod(Method):
         learning_rate: Of those.
         half: Convolve in bfloat16.
         said: What the user gave explicitly among ``settings``; it must not contradict the weights.
+        usual: Defaults of the settings: what weights that do not know one of them were trained with.
         settings: Architecture and energy, as :meth:`make` takes them.
 
     Raises:
@@ -126,6 +127,7 @@ class LearnedMethod(Method):
         learning_rate: float = 1e-3,
         half: bool = False,
         said: Mapping[str, Any] | None = None,
+        usual: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -143,19 +145,20 @@ class LearnedMethod(Method):
         self.weights = Weights.load(find_weights(weights))
         if self.weights.kind != self.kind:
             raise ConfigError(f"weights={weights}: belong to {self.weights.kind}, not to {self.kind}")
-        self._contradicted(said or {})
+        self._contradicted(said or {}, usual or {})
         self.settings = dict(self.weights.settings)
 
     @abstractmethod
     def make(self, grid: Grid, settings: dict[str, Any]) -> Model:
         """Return the untrained model on a grid, from settings as plain data, which are the callee's to change."""
 
-    def _contradicted(self, said: Mapping[str, Any]) -> None:
+    def _contradicted(self, said: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
         assert self.weights is not None
+        trained = {**usual, **self.weights.settings}
         problems = [
-            f"{name}={value}: the weights were trained with {self.weights.settings[name]}; leave it out, or train anew"
+            f"{name}={value}: the weights were trained with {trained[name]}; leave it out, or train anew"
             for name, value in said.items()
-            if name in self.weights.settings and self.weights.settings[name] != value
+            if name in trained and trained[name] != value
         ]
         if problems:
             raise ConfigError(problems)

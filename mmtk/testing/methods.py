@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtk.config import Capabilities
+from mmtk.config import Capabilities, ComponentConfig, LearnedConfig
 from mmtk.fields import Grid, compose, warp
 from mmtk.method import Method, Pair
 from mmtk.metrics import nondiffeomorphic_volume
@@ -32,6 +32,9 @@ class MethodContract(Contract):
         agreement: Share of the motion at the object's edge that may change, on average, where the scan lies
             otherwise on its grid or has other voxels.
         gain: Share of the mean squared difference that may be left.
+        shown: Voxels by which a map may change with what a lesion shows that is masked: this and the next are for
+            methods whose settings have ``masked``.
+        force: Voxels beyond ``drift`` by which an image may move on itself where a lesion under its mask differs.
 
     Example::
 
@@ -46,6 +49,8 @@ class MethodContract(Contract):
     drift = 0.1
     agreement = 0.25
     gain = 0.3
+    shown = 0.02
+    force = 0.1
 
     def pair(self, grid: Grid, *, lesion: bool = False) -> Pair:
         """Two ellipsoids of 4 to 6 cm, one a few millimeters beside the other; with a lesion in the moving one."""
@@ -156,6 +161,36 @@ class MethodContract(Contract):
         hurt = replace(masked, fixed=torch.where(hole > 0, 3.0, pair.fixed))
         expected, found = built.register(masked), built.register(hurt)
         torch.testing.assert_close(found.displacement, expected.displacement, rtol=0, atol=0.02)
+
+    def test_what_the_lesion_shows_cannot_matter_where_it_is_masked(self, config: ComponentConfig) -> None:
+        built = self.masked(config)
+        if built is None:
+            return
+        pair = self.pair(GRIDS[min(config.capabilities.dims)], lesion=True)
+        assert pair.mask is not None
+        hurt = replace(pair, moving=torch.where(pair.mask > 0, 3.0, pair.moving))
+        expected, found = built.register(pair), built.register(hurt)
+        torch.testing.assert_close(found.displacement, expected.displacement, rtol=0, atol=self.shown)
+        assert expected.appearance is None
+
+    def test_a_lesion_that_is_masked_exerts_no_force(self, config: ComponentConfig) -> None:
+        built = self.masked(config)
+        if built is None:
+            return
+        pair = self.pair(GRIDS[min(config.capabilities.dims)], lesion=True)
+        assert pair.mask is not None
+        same = replace(pair, moving=torch.where(pair.mask > 0, pair.moving, pair.fixed))
+        moved = float(built.register(same).displacement.abs().max())
+        assert moved <= self.drift + self.force, (
+            f"images that differ under the mask alone move by {moved:.2f} voxels"
+        )
+
+    def masked(self, config: ComponentConfig) -> Any:
+        """The method with its cost masked, if it has that setting and needs no weights for it."""
+        learned = isinstance(config, LearnedConfig) and config.weights is not None
+        if "masked" not in type(config).model_fields or learned:
+            return None
+        return self.make(config.model_copy(update={"masked": True}))
 
     def test_intensity_changes_in_the_lesion_alone(self, built: Any, capabilities: Capabilities) -> None:
         for dim in capabilities.dims:

@@ -6,20 +6,22 @@ r"""MetaMorph-R and MetaMorph-G: one energy, two ways to get at the momenta.
 
 (thesis eq. 5.4 and 5.7 with 5.11). Coupled, the momentum drives the shape and fills the lesion. Split, ``(1 - m) z``
 drives the shape and the lesion is filled by the residual that is best for that shape, which leaves the data term a
-weight there (:mod:`mmtk_metamorphosis.primal` has the derivation).
+weight there (:mod:`mmtk_metamorphosis.primal` has the derivation). Masked, nothing is filled, that weight is 0, and
+where the lesion was network and equations see what its surroundings suggest.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from mmtk.equations import Metamorphosis
 from mmtk.errors import ConfigError
-from mmtk.fields import Gaussian, Grid, Kernel, Sum, warp
+from mmtk.fields import Gaussian, Grid, Kernel, Sum, filled, warp
 from mmtk.integrators import Context, Integrator
 from mmtk.learned import Backbone, Batch, Model, Prediction
 from mmtk.shooting import shoot
@@ -39,6 +41,7 @@ class MetaMorph(Model):
         sigma: Widths of the kernel in mm; several: a sum, each a tenth of the last.
         lam, mu: ``lambda`` and ``mu`` of the energy.
         momentum: ``coupled`` or ``split``.
+        masked: Leave the lesion out of the cost and of what the network sees; no intensity changes.
         steps: T.
         inverse_weight: ``gamma`` of the inverse-consistency term (thesis 5.2.1).
         checkpoint: Keep each step's state alone in training, and compute the step again on the way back.
@@ -53,15 +56,17 @@ class MetaMorph(Model):
         lam: float = 3e-6,
         mu: float = 0.05,
         momentum: str = "coupled",
+        masked: bool = False,
         steps: int = 15,
         inverse_weight: float = 0.0,
         checkpoint: bool = True,
     ) -> None:
         super().__init__()
-        if momentum == "split" and mu == 0:
+        if momentum == "split" and mu == 0 and not masked:
             raise ConfigError("mu=0: split momentum paints a residual, which mu = 0 forbids; give mu > 0")
         self.grid, self.similarity = grid, similarity
-        self.lam, self.mu, self.split, self.steps = lam, mu, momentum == "split", steps
+        self.masked = masked
+        self.lam, self.mu, self.split, self.steps = lam, mu, masked or momentum == "split", steps
         self.inverse_weight, self.checkpoint = inverse_weight, checkpoint
         kernel: Kernel = Gaussian(sigma[0])
         if len(sigma) > 1:
@@ -80,16 +85,22 @@ class MetaMorph(Model):
 
     def forward(self, batch: Batch, *, maps: bool = False) -> Prediction:
         self.check(batch)
-        return self._shot(batch, *self.begin(batch), maps=maps)
+        return self._shot(batch, *self.begin(self._seen(batch)), maps=maps)
 
     def follow(self, batch: Batch, path: tuple[Tensor, ...], *, maps: bool = False) -> Prediction:
         self.check(batch)
         return self._shot(batch, *self.given(path), maps=maps)
 
+    def _seen(self, batch: Batch) -> Batch:
+        """Return the batch without what its lesion shows, if that is to be left out."""
+        if not self.masked or batch.mask is None:
+            return batch
+        return replace(batch, moving=filled(batch.moving, batch.mask))
+
     def _shot(self, batch: Batch, integrator: Integrator, momentum: Tensor, *, maps: bool) -> Prediction:
         both = maps or self.inverse_weight > 0
         context = Context(mask=batch.mask, fixed=batch.fixed, back=True, maps=both)
-        start = integrator.begin(self.equation, batch.moving, momentum, context)
+        start = integrator.begin(self.equation, self._seen(batch).moving, momentum, context)
         path: list[Tensor] = []
         checkpoint = self.checkpoint and torch.is_grad_enabled()
         for state in shoot(self.equation, integrator, start, self.steps, checkpoint=checkpoint):
@@ -100,13 +111,15 @@ class MetaMorph(Model):
         weight = torch.ones_like(batch.fixed[:, :1]) if batch.fixed_mask is None else 1 - batch.fixed_mask
         if self.split and lesion is not None:
             # What the best residual leaves of the data term, and of itself: (1 - m) + m rho / (1 + rho).
-            weight = weight * (1 - lesion / (1 + self.rho))
+            weight = weight * (1 - lesion * (1 if self.masked else 1 / (1 + self.rho)))
         data = cells * self.similarity(state.image, batch.fixed, weight).flatten(1).sum(1)
         if self.inverse_weight > 0:
             there_and_back = state.inverse + warp(state.displacement, state.inverse)
             cost = cost + self.inverse_weight * cells * there_and_back.square().flatten(1).sum(1)
         warped = state.image
-        if self.split and lesion is not None:
+        if self.masked:
+            warped = warp(batch.moving, state.displacement)
+        elif self.split and lesion is not None:
             warped = warped + lesion * (batch.fixed - warped) / (1 + self.rho)
         return Prediction(
             warped=warped,

@@ -31,6 +31,11 @@ class _MetaMorphConfig(LearnedConfig):
         default="coupled",
         description="coupled: one momentum drives the shape and fills the lesion, as published; split: two of them",
     )
+    masked: bool = Field(
+        default=False,
+        description="leave the lesion out of the cost and of what the network sees (cost-function masking); nothing is "
+        "painted",
+    )
     steps: int = Field(default=15, ge=2, description="time steps T")
     inverse_weight: float = Field(
         default=0.0, ge=0, description="weight of the inverse-consistency term (thesis 5.2.1); 0: without"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmtk.config import ComponentConfig
 from mmtk.errors import ConfigError
-from mmtk.fields import Gaussian, Kernel, Sobolev, Sum
+from mmtk.fields import Gaussian, Kernel, Sobolev, Sum, filled
 from mmtk.method import Method, Pair, Progress, silent
 from mmtk.result import Registration
 from mmtk_metamorphosis.channels import Channels
@@ -36,6 +36,8 @@ DETAIL = {"another": 0.0, "same": 7.0}
 MU = {"another": 0.15, "same": 0.1}
 #: The coupled model has its published weight.
 COUPLED_MU = 0.1
+
+UNUSED = "the lesion was compared like all else: the mask is not used without masked=true"
 
 
 def make_kernel(
@@ -105,9 +107,15 @@ class Metamorphosis(Method):
         engine: str = "optimize",
         weights: str | None = None,
         refine_steps: int = 20,
+        masked: bool | None = None,
     ) -> None:
         super().__init__()
         self.engine, self.learned = engine, None
+        self.masked = masked
+        if (
+            masked
+        ):  # nothing is painted, so nothing couples; and what lies beside the lesion is averaged without it
+            momentum, mu, lesion = "split", 0.0, "replaced" if lesion == "unknown" else lesion
         if weights is not None and engine != "optimize":
             from mmtk.learned import learned_method
 
@@ -150,8 +158,15 @@ class Metamorphosis(Method):
             if self.engine == "network":
                 return found
             start = found.displacement
+        notes: tuple[str, ...] = ()
+        if pair.mask is not None and self.settings.mu == 0:
+            if self.masked is False:
+                pair, notes = replace(pair, mask=None), (UNUSED,)
+            else:  # in averages and slopes, too, the lesion is not there
+                pair = replace(pair, moving=filled(pair.moving, pair.mask))
         with torch.enable_grad():  # whatever the caller has set: the descent needs them
-            return self._register(pair, progress, start)
+            found = self._register(pair, progress, start)
+        return replace(found, notes=(*found.notes, *notes))
 
     def _register(self, pair: Pair, progress: Progress, start: Tensor | None) -> Registration:
         channels = Channels(pair.moving.shape[1], self.channel_weights, self.parts)

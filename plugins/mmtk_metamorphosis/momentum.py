@@ -281,12 +281,12 @@ def _appearance(
     positions: Sequence[Tensor],
 ) -> Tensor | None:
     """Return the intensity change on the full grid, exactly 0 where the warped mask is."""
+    if settings.mu == 0:
+        return None
     lesion = None if pair.mask is None else warp(pair.mask, displacement)
     if not objective.coupled:
         if lesion is None:
             return None
         return lesion * (pair.fixed - warp(pair.moving, displacement)) / (1 + settings.rho)
-    if settings.mu == 0:
-        return None
     change = _interpolated(shot.image - warp(objective.moving, shot.state.displacement), positions)
     return change if lesion is None else torch.where(lesion > 0, change, 0)

@@ -163,9 +163,23 @@ class MetamorphosisConfig(_ShapeConfig):
         json_schema_extra=MM,
     )
 
+    masked: bool = Field(
+        default=False,
+        description="leave the lesion out of the comparison and paint nothing (cost-function masking); "
+        "false: its intensities may change",
+    )
+
     @model_validator(mode="after")
     def _weights_are_used(self) -> Self:
         problems = []
+        if self.masked and self.mu:
+            problems.append(
+                f"mu={self.mu:g}: masked=true leaves the lesion out, so that no intensity may change; give one of them"
+            )
+        if self.masked and self.engine != "optimize":
+            problems.append(
+                f"masked=true: engine={self.engine} begins with a network that sees the lesion; leave one"
+            )
         if self.engine != "optimize" and self.weights is None:
             problems.append(
                 f"engine={self.engine}: needs weights=FILE or a bundle that holds them (such as weights=metamorph_g, "
@@ -181,6 +195,10 @@ class MetamorphosisConfig(_ShapeConfig):
             raise ValueError("\n".join(problems))
         return self
 
+    def settings(self) -> dict[str, Any]:
+        # Masked or not, mu = 0 leaves the lesion out.
+        return {**super().settings(), "masked": self.masked or None}
+
 
 class LDDMMConfig(_ShapeConfig):
     """Shape alone: a diffeomorphism between two images (metamorphosis with mu = 0)."""
@@ -190,6 +208,11 @@ class LDDMMConfig(_ShapeConfig):
     kind: Literal["lddmm"] = "lddmm"
     shape: Literal["white", "momentum"] = Field(
         default="white", description="unknowns of the shape: white velocity coefficients, or a scalar momentum"
+    )
+    masked: bool | None = Field(
+        default=None,
+        description="leave the lesion out of the comparison (cost-function masking); none: wherever there is a mask; "
+        "false: the mask is only carried along",
     )
 
     def settings(self) -> dict[str, Any]:

@@ -40,6 +40,8 @@ _Smoothing = Callable[[Tensor], Tensor]
 
 #: Added to variances, as the similarity does: squared intensity.
 EPS = 1e-3
+#: Weight of what the lesion covers in averages of the fixed image: as good as none, unless it covers all of them.
+FAINT = 1e-4
 #: A level ends once so many iterations lowered the energy by less than this share of it.
 PATIENCE, TOLERANCE = 5, 1e-3
 
@@ -55,7 +57,7 @@ class LCCDemons(Method):
         levels: Sample distance of each level in mm, coarse to fine; where voxels are larger, theirs.
         iterations: At most, on each level.
         squarings: The flow is composed of ``2 ** squarings`` steps at least.
-        masked: Leave the lesion out of the comparison; on the fixed image it always is.
+        masked: Leave the lesion out of the comparison; on the fixed image it always is. None: wherever there is one.
 
     References:
         M. Lorenzi, N. Ayache, G. B. Frisoni, X. Pennec, "LCC-Demons: a robust and accurate symmetric diffeomorphic
@@ -74,19 +76,19 @@ class LCCDemons(Method):
         levels: Sequence[float] = (8.0, 4.0, 2.0),
         iterations: Sequence[int] = (30, 20, 10),
         squarings: int = 3,
-        masked: bool = True,
+        masked: bool | None = None,
     ) -> None:
         super().__init__()
         self.radius, self.fluid, self.elastic, self.step = radius, fluid, elastic, step
         self.levels, self.iterations = tuple(levels), tuple(iterations)
-        self.squarings, self.masked = squarings, masked
+        self.squarings, self.masked = squarings, masked is not False
 
     def register(self, pair: Pair, progress: Progress = silent) -> Registration:
         velocity: Tensor | None = None
         axes: tuple[Axis, ...] = ()
         reports = []
         for index, (size, count) in enumerate(zip(self.levels, self.iterations, strict=True)):
-            level = _Level.of(pair, size, self)
+            level = _Level.of(pair, size, self, self._hidden(pair, velocity, axes))
             shape = level.grid.shape
             start = torch.zeros_like(level.fixed[:, :1]).repeat(1, len(shape), *[1] * len(shape))
             if velocity is not None:
@@ -112,6 +114,16 @@ class LCCDemons(Method):
         if pair.mask is not None and not self.masked:
             notes.append("the lesion was compared like all else: the mask is not used without masked=true")
         return Registration(pair.grid, there, back, None, {"velocity": whole}, tuple(reports), tuple(notes))
+
+    def _hidden(self, pair: Pair, velocity: Tensor | None, axes: Sequence[Axis]) -> Tensor | None:
+        """Return the lesion's mask as the velocity so far carries it, ``(1, 1, *space)``; None if it counts."""
+        if pair.mask is None or not self.masked:
+            return None
+        if velocity is None:
+            return pair.mask
+        with torch.no_grad():
+            whole = _carried(velocity, axes, tuple(Axis(0, 1, n) for n in pair.grid.shape))
+            return warp(pair.mask, exponential(whole, max(self.squarings, squarings_needed(whole))))
 
     def _unfolded(self, velocity: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
         """Return the velocity, its two maps and the share of it that is left: the longest that folds nowhere.
@@ -151,14 +163,16 @@ class _Level:
     method: LCCDemons
 
     @classmethod
-    def of(cls, pair: Pair, size: float, method: LCCDemons) -> _Level:
+    def of(cls, pair: Pair, size: float, method: LCCDemons, hidden: Tensor | None = None) -> _Level:
+        """Sample a pair; ``hidden`` is left out of averages of the fixed image, as its twin is of the moving one."""
         level = level_axes(pair.grid, [slice(0, n) for n in pair.grid.shape], size)
         inside = torch.ones_like(pair.fixed[:, :1]) if pair.inside is None else pair.inside
         weights = pair.moving_weight if method.masked else inside, pair.fixed_weight
         thin = [smooth_and_sample(weight, level.coarse, level.sigma) for weight in weights]
+        beside = weights[1] if hidden is None else weights[1] * (1 - hidden).clamp_min(FAINT)
         images = [
             smooth_and_sample(image, level.coarse, level.sigma, weight) * share
-            for image, weight, share in zip((pair.moving, pair.fixed), weights, thin, strict=True)
+            for image, weight, share in zip((pair.moving, pair.fixed), (weights[0], beside), thin, strict=True)
         ]
         size = max(size, *level.grid.spacing)
         return cls(level.coarse, level.grid, images[0], images[1], thin[0], thin[1], size, method)

@@ -25,7 +25,8 @@ class AntsConfig(ComponentConfig):
     target = "mmtk_peers.ants:Ants"
     capabilities = Capabilities(multichannel=False)
     needs = {"ants": "mmtk[ants]"}
-    limits = {"drift": 4.0, "agreement": 0.7, "gain": 0.5}  # voxels and share, on images of 24 x 28 pixels
+    # Voxels and shares, on images of 24 x 28 pixels. Its masks do not keep the lesion out of all that it computes.
+    limits = {"drift": 4.0, "agreement": 0.7, "gain": 0.5, "shown": 6.0, "force": 6.0}
 
     kind: Literal["ants"] = "ants"
     transform: Literal["rigid", "affine", "syn", "bspline_syn"] = Field(
@@ -93,7 +94,7 @@ class GreedyConfig(ComponentConfig):
     target = "mmtk_peers.greedy:Greedy"
     capabilities = Capabilities(multichannel=False)
     needs = {"picsl_greedy": "mmtk[greedy]", "SimpleITK": "mmtk[greedy]"}
-    limits = {"agreement": 0.3}
+    limits = {"agreement": 0.3, "shown": 4.0, "force": 4.0}  # its mask does not hide all of the lesion
 
     kind: Literal["greedy"] = "greedy"
     preset: Literal["default", "recommended"] = Field(
@@ -112,7 +113,7 @@ class GreedyConfig(ComponentConfig):
 
 
 class DemonsConfig(ComponentConfig):
-    """Diffeomorphic demons of SimpleITK, in a pyramid; on the CPU. It knows no mask."""
+    """Diffeomorphic demons of SimpleITK, in a pyramid; on the CPU."""
 
     target = "mmtk_peers.demons:Demons"
     capabilities = Capabilities(multichannel=False)
@@ -127,6 +128,11 @@ class DemonsConfig(ComponentConfig):
     )
     sigma: float = Field(
         default=1.5, gt=0, description="smoothing of the displacement on a level", json_schema_extra=VOXELS
+    )
+    masked: bool = Field(
+        default=False,
+        description="leave the lesion out of the comparison (cost-function masking): it shows what the fixed image has "
+        "there by the map so far",
     )
 
     @model_validator(mode="after")
@@ -177,7 +183,7 @@ class LCCDemonsConfig(ComponentConfig):
         le=12,
         description="a flow is composed from 2^squarings steps at least; a steep one takes more by itself",
     )
-    masked: bool = Field(default=True, description=MASKED)
+    masked: bool | None = Field(default=None, description=f"{MASKED}; none: wherever there is a mask")
 
     @model_validator(mode="after")
     def _levels_fit(self) -> Self:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmtk.fields import Grid, exponential, warp
+from mmtk.fields import Grid, exponential, filled, warp
 from mmtk.learned import Backbone, Batch, Model, Prediction
 from mmtk.similarity import Similarity
 
@@ -73,11 +73,14 @@ class VoxelMorph(Model):
         displacement = self._integrated(velocity)
         warped, lesion = warp(batch.moving, displacement), None
         weight = torch.ones_like(batch.fixed[:, :1]) if batch.fixed_mask is None else 1 - batch.fixed_mask
+        compared = warped
         if batch.mask is not None:
             lesion = warp(batch.mask, displacement)
-            weight = weight * (1 - lesion) if self.masked else weight
+            if self.masked:  # its rim, which interpolation shares out, shows what is beside it
+                weight = weight * (1 - lesion)
+                compared = warp(filled(batch.moving, batch.mask), displacement)
         cells = self.grid.cell_volume
-        data = cells * self.similarity(warped, batch.fixed, weight).flatten(1).sum(1)
+        data = cells * self.similarity(compared, batch.fixed, weight).flatten(1).sum(1)
         return Prediction(
             warped=warped,
             displacement=displacement,

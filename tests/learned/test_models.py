@@ -200,17 +200,32 @@ def test_split_the_lesion_drives_nothing() -> None:
     )
 
 
-@torch.no_grad()
-def test_voxelmorph_masked_does_not_see_the_lesion() -> None:
-    pairs, network = batch(), model("vm", masked=True)
+@pytest.mark.parametrize("kind", KINDS)
+def test_masked_no_energy_and_no_network_knows_what_the_lesion_shows(kind: str) -> None:
+    pairs, network = batch(), model(kind, masked=True)
     assert pairs.mask is not None
-    other = Batch(pairs.moving + 3 * pairs.mask, pairs.fixed, pairs.mask)
-    one, two = network(pairs), network(other)
-    torch.testing.assert_close(one.displacement, two.displacement)
-    # Where the mask was, linear interpolation of it is partly seen: a rim of a voxel.
-    assert float((one.energy - two.energy).abs().max()) < float(
-        (model("vm")(pairs).energy - model("vm")(other).energy).abs().max()
-    )
+    moving = (pairs.moving + 3 * pairs.mask).requires_grad_()
+    one, two = network(pairs), network(Batch(moving, pairs.fixed, pairs.mask))
+    torch.testing.assert_close(one.displacement, two.displacement, rtol=0, atol=0)
+    torch.testing.assert_close(one.energy, two.energy, rtol=0, atol=0)
+    torch.testing.assert_close(two.warped, two.deformed(moving), rtol=0, atol=0)  # nothing is painted
+    (force,) = torch.autograd.grad(two.energy.sum(), moving)
+    assert float((force * pairs.mask).abs().max()) == 0 < float(force.abs().max())
+    others = (pairs, Batch(moving.detach(), pairs.fixed, pairs.mask))
+    seen, other = (model(kind)(some).displacement.detach() for some in others)
+    assert float((seen - other).abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masked_the_fixed_image_does_not_count_where_the_lesion_goes(kind: str) -> None:
+    pairs, network = batch(), model(kind, masked=True)
+    path = network.predict(pairs)
+    fixed = pairs.fixed.clone().requires_grad_()
+    assert pairs.mask is not None
+    found = network.follow(Batch(pairs.moving, fixed, pairs.mask), path)
+    (force,) = torch.autograd.grad(found.energy.sum(), fixed)
+    assert found.lesion is not None
+    assert float(force[found.lesion > 1 - 1e-6].abs().max()) < 1e-5 < float(force.abs().max())
 
 
 @pytest.mark.filterwarnings("ignore:.*native grid_sample")
