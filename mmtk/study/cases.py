@@ -58,6 +58,7 @@ class Case:
         name: Unlike that of any other case of the study; it becomes the name of a folder.
         truth: Folder of a sample, or a displacement field.
         voxels: Of moving and fixed image; known once the headers were read.
+        known: What a user may know of it, as settings of a method: ``lesion: grew``; for methods that are told.
         measured: The benchmark that measures more of a run on it, as a study's file would say it.
     """
 
@@ -72,6 +73,7 @@ class Case:
     fixed_landmarks: Path | None = None
     truth: Path | None = None
     voxels: tuple[int, int] = (0, 0)
+    known: Mapping[str, str] | None = None
     measured: Mapping[str, Any] | None = None
 
     @property

@@ -1,12 +1,13 @@
 """The processes that a study's runs are started from.
 
 On Linux they are warm: each has loaded torch and the like once, and forks a process for each run
-(:mod:`mmtk.study.warm`). Elsewhere, where a process that has loaded so much must not fork, and where a warm one has died,
-every run starts from nothing (:mod:`mmtk.study.launcher`). Either way a run is a process of its own.
+(:mod:`mmtk.study.warm`). Elsewhere, where a process that has loaded so much must not fork, and where a warm one has
+died, every run starts from nothing (:mod:`mmtk.study.launcher`). Either way a run is a process of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import subprocess
@@ -72,7 +73,15 @@ class Crew:
 
     def start_cold(self, order: Order) -> Started:
         """Start a run from nothing."""
-        words = [sys.executable, "-I", "-S", launcher.__file__, str(order.usage), str(order.log), repr(order.seconds)]
+        words = [
+            sys.executable,
+            "-I",
+            "-S",
+            launcher.__file__,
+            str(order.usage),
+            str(order.log),
+            repr(order.seconds),
+        ]
         words += [sys.executable, "-m", "mmtk.study.worker", str(order.spec)]
         return _Cold(self._open(words, stdout=subprocess.DEVNULL))
 
@@ -129,10 +138,8 @@ class _Warm:
         told = {"spec": order.spec, "usage": order.usage, "log": order.log, "seconds": order.seconds}
         line = json.dumps({key: str(value) for key, value in told.items()}) + "\n"
         assert process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # `ended` sees that it has gone
             process.stdin.write(line.encode())
-        except BrokenPipeError:
-            pass  # `ended` sees that it has gone
 
     @property
     def code(self) -> int:

@@ -39,7 +39,7 @@ from mmtk.study.oracle import ORACLE, with_oracle
 __all__ = ["Entry", "Source", "Study", "StudyConfig", "read_study"]
 
 #: Keys of a method's mapping that are not settings of it.
-OWN = ("name", "method", "kind", "bundle", "masked")
+OWN = ("name", "method", "kind", "bundle", "masked", "told")
 
 
 def _listed(raw: Any) -> Any:
@@ -129,12 +129,14 @@ class Entry:
         recipe: The method and the preparation, resolved.
         masked: Whether it is given the lesions' masks. Where a study says ``masked: true``, a method that can leaves the
             lesion out of its cost, too (cost-function masking).
+        told: Whether it is told what is known of each case, such as whether the lesion grew.
         missing: Why it cannot run here: a library that is not installed, and how to get it; empty if it can.
     """
 
     label: str
     recipe: Recipe
     masked: bool = True
+    told: bool = False
     missing: str = ""
 
     def data(self) -> dict[str, Any]:
@@ -145,8 +147,8 @@ class Entry:
         method = self.recipe.method.model_dump(mode="json", exclude_unset=learned)
         method["kind"] = self.recipe.method.kind
         settings = {key: value for key, value in settings.items() if value is not None}
-        blind = {} if self.masked else {"masked": False}
-        return {"name": self.label, "method": method, **blind, **settings}
+        said = {**({} if self.masked else {"masked": False}), **({"told": True} if self.told else {})}
+        return {"name": self.label, "method": method, **said, **settings}
 
 
 @dataclass(frozen=True)
@@ -385,10 +387,7 @@ def _entry(label: str, said: dict[str, Any], catalogue: Catalogue) -> Entry:
     if len(chosen) != 1:
         told = " and ".join(chosen) or "nothing"
         raise ConfigError(f"{told} says how to register; give one of method: and bundle:")
-    masked = said.get("masked", True)
-    masked = {"true": True, "false": False}.get(str(masked).lower())
-    if masked is None:
-        raise ConfigError(f"masked={said['masked']}: must be true or false")
+    masked, knows = _flag(said, "masked", True), _flag(said, "told", False)
     base: dict[str, Any] = {}
     settings: list[Setting] = []
     name = said[chosen[0]]
@@ -407,7 +406,16 @@ def _entry(label: str, said: dict[str, Any], catalogue: Catalogue) -> Entry:
     recipe = resolve(settings, base, catalogue, Recipe)
     if masked and "masked" in said and "masked" in type(recipe.method).model_fields:
         recipe = resolve([*settings, Setting("method.masked", True)], base, catalogue, Recipe)
-    return Entry(label, recipe, masked, recipe.method.missing())
+    if knows and "lesion" not in type(recipe.method).model_fields:
+        raise ConfigError(f"told: {recipe.method.kind} has no setting `lesion`; leave `told` out")
+    return Entry(label, recipe, masked, knows, recipe.method.missing())
+
+
+def _flag(said: Mapping[str, Any], key: str, usual: bool) -> bool:
+    found = {"true": True, "false": False}.get(str(said.get(key, usual)).lower())
+    if found is None:
+        raise ConfigError(f"{key}={said[key]}: must be true or false")
+    return found
 
 
 def _only_a_bundle(name: str, catalogue: Catalogue) -> bool:

@@ -149,6 +149,9 @@ def _notes(study: Study) -> list[str]:
     blind = [entry.label for entry in study.entries if not entry.masked]
     if blind:
         notes.append(f"Not given the lesions' masks: {', '.join(blind)}.")
+    told = [entry.label for entry in study.entries if entry.told]
+    if told:
+        notes.append(f"Told what is known of each case, such as whether the lesion grew: {', '.join(told)}.")
     return notes
 
 

@@ -191,13 +191,22 @@ def _key(study: Study, case: Case, entry: Entry, seed: int, digests: dict[Path, 
         "threads": study.config.threads,
         "versions": _versions(),
         **({"measured": case.measured} if case.measured else {}),
+        **({"known": case.known} if entry.told else {}),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _weights(entry: Entry) -> dict[str, Path]:
+    """Return the files that an entry's method reads: weights, in a bundle or not, and a transform to begin with."""
     named = {"weights": getattr(entry.recipe.method, "weights", None), "init": entry.recipe.init}
-    return {name: Path(value) for name, value in named.items() if value and Path(value).is_file()}
+    found = {}
+    for name, value in named.items():
+        bundle, _, variant = str(value).partition(":")
+        inside = [f / "models" / f"{variant or 'model'}.safetensors" for f in installed().bundles.get(bundle, [])]
+        file = next((path for path in (Path(str(value)), *inside) if value and path.is_file()), None)
+        if file is not None:
+            found[name] = file
+    return found
 
 
 def _versions() -> dict[str, str]:
@@ -305,7 +314,9 @@ def _spec(study: Study, job: Job) -> dict[str, Any]:
     truth = {} if case.truth is None or beside else {"truth": str(case.truth)}
     points = {name: str(case.files[name]) for name in ("landmarks", "fixed_landmarks") if name in case.files}
     labels = {"fixed_labels": str(case.fixed_labels)} if case.fixed_labels else {}
-    recipe = {key: value for key, value in entry.data().items() if key not in ("name", "masked")}
+    recipe = {key: value for key, value in entry.data().items() if key not in ("name", "masked", "told")}
+    if entry.told:
+        recipe["method"] = {**recipe["method"], **(case.known or {})}
     if recipe["method"]["kind"] == ORACLE and case.truth is not None:
         recipe["method"] = {**recipe["method"], "truth": str(case.truth)}
     words = [f"{key}={value}" for key, value in images.items()]
@@ -320,14 +331,13 @@ def _spec(study: Study, job: Job) -> dict[str, Any]:
         "device": study.config.device,
         "out": str(job.out),
         "record": str(job.record),
-        "command": _command(entry, words, job),
+        "command": _command(recipe, words, job),
     }
 
 
-def _command(entry: Entry, files: Sequence[str], job: Job) -> str:
+def _command(recipe: Mapping[str, Any], files: Sequence[str], job: Job) -> str:
     """Return the same run as a command of its own."""
-    recipe = entry.data()
-    method = recipe.pop("method")
+    method = recipe["method"]
     changed = [f"{key}={_word(value)}" for key, value in method.items() if key != "kind" and value is not None]
     placed = [f"{key}={_word(recipe[key])}" for key in ("init", "normalize", "spacing") if key in recipe]
     end = ["--seed", str(job.seed), "--out", str(job.out)]

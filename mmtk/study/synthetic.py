@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,7 +186,8 @@ class TumorBrain(Benchmark):
 
             save(one("tumor_brain", self._asked[kind], self.seed, index), place)
 
-        return made(folder / f"{kind}-{index:03d}", make)
+        case = made(folder / f"{kind}-{index:03d}", make)
+        return replace(case, known={"lesion": "collapsed" if kind == "resected" else "grew"})
 
 
 def averaged(sample: Sample, by: int) -> Sample:
@@ -193,8 +195,6 @@ def averaged(sample: Sample, by: int) -> Sample:
 
     A voxel is in a mask that is so in any part.
     """
-    from dataclasses import replace
-
     if by == 1:
         return sample
 

@@ -13,6 +13,7 @@ Nothing here may start a thread before it forks: torch and its libraries do so a
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -107,10 +108,8 @@ def _carry_out(job: dict[str, object]) -> bool:
 def _stop(child: int) -> None:
     """End a child and all that it has started."""
     for end in (os.killpg, os.kill):
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it has no group yet, or has just ended
             end(child, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it has no group yet, or has just ended
 
 
 def _become_run(spec: str, log: str, begin: float) -> None:
@@ -134,10 +133,8 @@ def _become_run(spec: str, log: str, begin: float) -> None:
         traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-            except (OSError, ValueError):
-                pass
         os._exit(code)
 
 
@@ -145,10 +142,8 @@ def _end_with_parent() -> None:
     """Ask the kernel to end this process when its parent does, whatever ended that."""
     import ctypes
 
-    try:
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    except (OSError, AttributeError):
-        pass
 
 
 if __name__ == "__main__":

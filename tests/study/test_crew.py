@@ -130,7 +130,9 @@ def test_what_is_loaded_beforehand_starts_no_thread():
     import subprocess
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
     assert told.stdout.strip() == "1"
     assert "mmtk.registration" in warm.MODULES
 
