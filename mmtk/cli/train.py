@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmtk.cli.completion import complete_setting
 from mmtk.cli.refusal import INTERRUPTED, refusals
+
+if TYPE_CHECKING:
+    from mmtk.training.config import TrainConfig, Training
 
 __all__ = ["train"]
 
@@ -19,7 +24,7 @@ def train(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE...",
-            help="bundle= or method=, data=, epochs=, and any setting of the method.",
+            help="bundle=, method= or task=, data=, epochs=, and any setting of the method or the task.",
             autocompletion=complete_setting,
         ),
     ] = None,
@@ -29,9 +34,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last epoch of a stopped run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, show what would run, and stop.")] = False,
 ) -> None:
-    """Train a learned method and leave weights that `mmtk run ... weights=OUT/model.safetensors` takes.
+    """Train a learned method, or a segmenter, and leave weights that `weights=OUT/model.safetensors` takes.
 
     For instance: mmtk train method=metamorph_r data=c_shapes count=500 reduce=2 epochs=10 --out letters
+
+    A student of a teacher that sees more: mmtk train bundle=kdnet_student teacher=kdnet_teacher --out student
 
     Several GPUs or processes: torchrun --nproc_per_node=2 -m mmtk train ...
     """
@@ -53,14 +60,14 @@ def train(
 def _carry_out(config: object, out: Path, device: str, seed: int, resume: bool) -> None:
     from mmtk.cli.progress import training_display
     from mmtk.registration import pick_device
-    from mmtk.training.config import TrainConfig
-    from mmtk.training.run import run
+    from mmtk.training.config import TrainConfig, Training
 
-    assert isinstance(config, TrainConfig)
+    assert isinstance(config, TrainConfig | Training)
+    run, registers = _runner(config), isinstance(config, TrainConfig)
     first = int(os.environ.get("RANK", 0)) == 0  # of several processes, the one that tells
     try:
         with training_display(None if first else False) as watch:
-            record = run(config, out, device=pick_device(device), seed=seed, resume=resume, watch=watch)
+            record = run(out, device=pick_device(device), seed=seed, resume=resume, watch=watch)
     except FloatingPointError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
@@ -70,6 +77,19 @@ def _carry_out(config: object, out: Path, device: str, seed: int, resume: bool) 
     if not first:
         return
     typer.echo(
-        f"{record['epochs']} epochs, {record['pairs']} pairs, {record['cpu_minutes']} minutes of the processor; "
-        f"best validation energy {record['best_validation']:.5g} per mm\nThe weights: {out / 'model.safetensors'}"
+        f"{record['epochs']} epochs, {record['pairs']} {'pairs' if registers else 'items'}, {record['cpu_minutes']} "
+        f"minutes of the processor; best validation {'energy' if registers else 'loss'} "
+        f"{record['best_validation']:.5g}{' per mm' if registers else ''}\nThe weights: {out / 'model.safetensors'}"
     )
+
+
+def _runner(config: TrainConfig | Training) -> Callable[..., dict[str, Any]]:
+    """Return what carries a description out."""
+    from mmtk.config import load_target
+    from mmtk.training.config import Training
+
+    if isinstance(config, Training):
+        return partial(load_target(config.target), config)
+    from mmtk.training.run import run
+
+    return partial(run, config)

@@ -91,6 +91,7 @@ class PluginRecord:
     offers: tuple[Offer, ...] = ()
     bundles: tuple[Path, ...] = ()
     benchmarks: tuple[type[ComponentConfig], ...] = ()
+    trainings: tuple[type[ComponentConfig], ...] = ()
     commands: tuple[Command, ...] = ()
 
 
@@ -139,6 +140,15 @@ class Catalogue:
         for plugin in self.plugins:
             for config in plugin.benchmarks:
                 found.setdefault(config.name(), []).append(config)
+        return found
+
+    @property
+    def trainings(self) -> dict[str, type[ComponentConfig]]:
+        """What else than registrations can be trained, by name; of several of one name the first."""
+        found: dict[str, type[ComponentConfig]] = {}
+        for plugin in self.plugins:
+            for config in plugin.trainings:
+                found.setdefault(config.name(), config)
         return found
 
     def find(self, family: str, name: str) -> type[ComponentConfig]:
@@ -221,6 +231,7 @@ def _read(entry_point: Any, environ: Mapping[str, str]) -> PluginRecord:
             ),
             bundles=tuple(Path(folder) for folder in hooks.get("mmtk_bundles", [])),
             benchmarks=tuple(_configs("mmtk_benchmarks", hooks)),
+            trainings=tuple(_configs("mmtk_trainings", hooks)),
             commands=tuple(hooks.get("mmtk_commands", [])),
         )
     except (Exception, SystemExit) as error:

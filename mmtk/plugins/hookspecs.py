@@ -95,5 +95,10 @@ def mmtk_benchmarks() -> Iterable[type[ComponentConfig]]:
 
 
 @hookspec
+def mmtk_trainings() -> Iterable[type[ComponentConfig]]:
+    """Offer what else ``mmtk train task=NAME`` trains; derived from ``mmtk.training.config.Training``."""
+
+
+@hookspec
 def mmtk_commands() -> Iterable[Command]:
     """Offer commands, shown as ``mmtk x NAME``."""

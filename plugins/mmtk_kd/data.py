@@ -64,12 +64,16 @@ def list_brats(folder: Path) -> list[HeadFiles]:
             continue
         lacking = [kind for kind, path in found.items() if path is None]
         if lacking:
-            problems.append(f"data={folder}: {place.name} has no {', '.join(lacking)}; each head needs all five files")
+            problems.append(
+                f"data={folder}: {place.name} has no {', '.join(lacking)}; each head needs all five files"
+            )
             continue
         paths = {kind: path for kind, path in found.items() if path is not None}
         heads.append(HeadFiles(place.name, tuple(paths[m] for m in MODALITIES), paths["seg"]))
     if not heads and not problems:
-        problems.append(f"data={folder}: holds no head; each is a folder NAME with NAME_t1.nii.gz, ..., NAME_seg.nii.gz")
+        problems.append(
+            f"data={folder}: holds no head; each is a folder NAME with NAME_t1.nii.gz, ..., NAME_seg.nii.gz"
+        )
     if problems:
         raise ConfigError(problems)
     return heads
@@ -225,7 +229,9 @@ class BratsHeads(Heads):
     def arrays(self, index: int) -> dict[str, np.ndarray]:
         files = self.heads[index]
         facts = {
-            "files": [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in (*files.images, files.seg)],
+            "files": [
+                [str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in (*files.images, files.seg)
+            ],
             "reduce": self.reduce,
         }
         return _cached(self.folder, facts, lambda: self._read(files))

@@ -270,7 +270,8 @@ class _Critic(nn.Module):
         self.activation: nn.Module = nn.Tanh() if bounded else nn.LeakyReLU(0.2)
         joins = [*channels, *[0] * (depth - len(channels))]
         self.levels = nn.ModuleList(
-            convolution((width if k else 0) + joined, width, 3, stride=2, padding=1) for k, joined in enumerate(joins)
+            convolution((width if k else 0) + joined, width, 3, stride=2, padding=1)
+            for k, joined in enumerate(joins)
         )
         self.verdict = nn.Linear(width, 1)
 
@@ -306,9 +307,7 @@ class Adversarial(nn.Module):
         S. Vadacchino et al., "HAD-Net", MIDL 2021; Y. Xue et al., "SegAN", Neuroinformatics 16 (2018) 383-392.
     """
 
-    def __init__(
-        self, form: Literal["had", "multi_scale_l1"] = "had", width: int = 16, depth: int = 3
-    ) -> None:
+    def __init__(self, form: Literal["had", "multi_scale_l1"] = "had", width: int = 16, depth: int = 3) -> None:
         super().__init__()
         self.form, self.width, self.depth = form, width, depth
         self.critic: nn.Module | None = None
@@ -402,7 +401,11 @@ class Objective(nn.Module):
         total = truth.new_zeros(())
         for term in self.terms:
             ours = [student[name] for name in term.layers]
-            theirs = [truth] * len(ours) if term.against == "truth" else [teacher[name].detach() for name in term.layers]
+            theirs = (
+                [truth] * len(ours)
+                if term.against == "truth"
+                else [teacher[name].detach() for name in term.layers]
+            )
             if isinstance(term.loss, Adversarial):
                 total = total + term.weight * term.loss(ours, theirs) + term.loss.critic_loss(ours, theirs)
             else:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from mmtk.errors import ConfigError
 
-__all__ = ["CLASSES", "Decoder", "Encoder", "HeMIS", "UHVED", "UNet", "layers_of", "recorded", "zeroed"]
+__all__ = ["CLASSES", "UHVED", "Decoder", "Encoder", "HeMIS", "UNet", "layers_of", "recorded", "zeroed"]
 
 #: Labels of the classes, in the order of the channels.
 CLASSES = (0, 1, 2, 4)
@@ -174,9 +174,7 @@ class HeMIS(nn.Module):
     #: It takes a second argument: which modalities are there.
     hetero_modal = True
 
-    def __init__(
-        self, modalities: int = 4, classes: int = len(CLASSES), width: int = 48, dim: int = 3
-    ) -> None:
+    def __init__(self, modalities: int = 4, classes: int = len(CLASSES), width: int = 48, dim: int = 3) -> None:
         super().__init__()
         convolution = nn.Conv2d if dim == 2 else nn.Conv3d
         self.modalities = modalities
@@ -263,7 +261,10 @@ class UHVED(nn.Module):
     def posterior(self, image: Tensor, present: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """Return mean and log-variance of the product at every level, finest first."""
         told = [
-            [head(f).chunk(2, 1) for head, f in zip(self.moments[k], self.encoders[k](image[:, i : i + 1]), strict=True)]
+            [
+                head(f).chunk(2, 1)
+                for head, f in zip(self.moments[k], self.encoders[k](image[:, i : i + 1]), strict=True)
+            ]
             for i, k in enumerate(present)
         ]
         found = []

@@ -135,7 +135,11 @@ class DistillationConfig(Training):
         "targets; ct: contrastive; adversarial: HAD-Net's form; multi_scale_l1: SegAN's, on the segmentation",
     )
     lam: float = Field(
-        default=0.5, ge=0, le=1, alias="lambda", description="imitation: the soft targets' share against the reference"
+        default=0.5,
+        ge=0,
+        le=1,
+        alias="lambda",
+        description="imitation: the soft targets' share against the reference",
     )
     alpha: float | None = Field(
         default=None,
@@ -207,3 +211,8 @@ def mmtk_losses() -> list[type[ComponentConfig]]:
         InfoNCEConfig,
         AdversarialConfig,
     ]
+
+
+@hookimpl
+def mmtk_trainings() -> list[type[ComponentConfig]]:
+    return [DistillationConfig]

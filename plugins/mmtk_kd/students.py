@@ -211,5 +211,7 @@ class HeteroModal(_Segmenting):
         tested: Modalities that it is validated with.
     """
 
-    def __init__(self, network: nn.Module, objective: Objective, tested: Sequence[int], half: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, objective: Objective, tested: Sequence[int], half: bool = False
+    ) -> None:
         super().__init__(_AnyModalities(network, tested, half), network, objective)

@@ -135,7 +135,9 @@ def heads_of(config: DistillationConfig, seed: int) -> tuple[Heads, Heads]:
     return first, last
 
 
-def make_task(config: DistillationConfig, heads: Heads, seed: int) -> tuple[Distilling | HeteroModal, dict[str, Any]]:
+def make_task(
+    config: DistillationConfig, heads: Heads, seed: int
+) -> tuple[Distilling | HeteroModal, dict[str, Any]]:
     """Return what is trained, and what its weights say of it: class and settings of the network.
 
     Raises:
