@@ -92,7 +92,7 @@ class Brains(Benchmark):
 
             from mmtk.io import read_image, write_image
 
-            place.mkdir()
+            place.mkdir(parents=True)
             for side in ("moving", "fixed"):
                 image, labels = (read_image(files[key]) for key in (side, f"labels_{side}"))
                 if image.shape != labels.shape:
