@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -119,6 +120,8 @@ def commands() -> str:
         "mmtk convert": "In full: [other programs' transforms](../interchange.md).",
         "mmtk report": "In full: [the report](../report.md).",
         "mmtk sample": "Keys: [samples](samples.md).",
+        "mmtk compare": "In full: [compare methods](../how-to/compare.md).",
+        "mmtk benchmarks": "In full: [benchmarks to compare on](benchmarks.md).",
         "mmtk plugins": "In full: [plugins](../plugins.md).",
         "mmtk bundles": "In full: [bundles](../bundles.md).",
     }
@@ -328,6 +331,39 @@ def _summary(model: type[BaseModel]) -> str:
     return (model.__doc__ or "").strip().split("\n", 1)[0]
 
 
+def benchmarks() -> str:
+    """The cases that ``mmtk compare`` brings along: settings, columns, and the tables that others have published."""
+    from mmtk.report.words import METRICS
+    from mmtk.study.analysis import COST
+
+    page = [
+        "# Benchmarks to compare on",
+        '`cases: {benchmark: NAME, ...}` in a study, or `cases="NAME key=value ..."` behind '
+        "[`mmtk compare`](../how-to/compare.md); `mmtk benchmarks` lists them. Each says which columns head the page, "
+        "in which order; a column that no run has a number for is left out. A plugin adds one by the hook "
+        "[`mmtk_benchmarks`](../plugins.md). What came of them here: [benchmarks](../benchmarks.md).",
+    ]
+    nowhere = {"folder": Path("FOLDER"), "template": Path("TEMPLATE")}
+    for name, models in catalogue().benchmarks.items():
+        for model in models:
+            built = model.model_validate({k: v for k, v in nowhere.items() if k in model.model_fields}).build()
+            about = (inspect.getdoc(type(built)) or "").partition("\n")[2].strip()
+            page += [f"## {name}", f"{model.summary}.", docstrings.as_markdown(about), settings(model)]
+            rows = []
+            for column in built.metrics:
+                metric = column.partition(".")[2]
+                own = built.measures.get(metric) if column.startswith(f"{name}.") else None
+                label, meaning = (own.label, own.meaning) if own else COST.get(metric) or METRICS[metric]
+                rows.append((code(column), label, meaning))
+            page.append(
+                table(("column", "on the page", "meaning"), rows) if rows else "Columns: what the cases give."
+            )
+            page += [
+                f"Published rows, shown beside and not run: {one.title} ({one.source})." for one in built.published
+            ]
+    return "\n\n".join(part for part in page if part) + "\n"
+
+
 # --- files
 
 
@@ -403,6 +439,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/parts.md": parts,
     "reference/bundles.md": bundles,
     "reference/samples.md": samples,
+    "reference/benchmarks.md": benchmarks,
     "reference/api/index.md": api_index,
     **{f"reference/api/{module.rpartition('.')[2]}.md": partial(api, module) for module in MODULES},
 }
