@@ -3,9 +3,9 @@
     image     (4, *space)  float32   T1, T1ce, T2, FLAIR, each with mean 0 and deviation 1 over its foreground, 0 outside
     labels    (1, *space)  int64     class of :data:`mmtk_kd.networks.CLASSES`: healthy, necrosis, edema, enhancing
 
-Read as BraTS lays them out, ``NAME/NAME_t1.nii.gz`` and so on (since 2023 ``NAME-t1n.nii.gz``), labels 1, 2, 4 or 1, 2, 3;
-or made by ``mmtk.samples.gliomas``. What augmentation draws comes from torch's generator, which the engine seeds for
-each epoch.
+Read as BraTS lays them out, ``NAME/NAME_t1.nii.gz`` and so on (since 2023 ``NAME-t1n.nii.gz``), labels 1, 2, 4 or
+1, 2, 3; or made by ``mmtk.samples.gliomas``. What augmentation draws comes from torch's generator, which the engine
+seeds for each epoch.
 """
 
 from __future__ import annotations

@@ -52,10 +52,10 @@ def _check(prediction: Tensor, truth: Tensor) -> None:
 
 
 class GroundTruth(nn.Module):
-    r"""Dice and cross-entropy against the reference, eq. 3.6: :math:`(1 - Dice) + CE`; MONAI's.
+    r"""Dice and cross-entropy against the reference, eq. 3.6: :math:`(1 - Dice) + CE`, of MONAI.
 
     Args:
-        form: ``dice_ce``; ``dice_focal``: cross-entropy in its focal form, :math:`(1 - p)^\gamma` times each voxel's;
+        form: ``dice_ce``; ``dice_focal``: with :math:`(1 - p)^\gamma` times each voxel's cross-entropy;
             ``focal_dice``: the focal Dice of thesis 2.4.1 alone, the mean of :math:`(1 - Dice_c)^{1/\gamma}`.
         gamma: Of the focal forms; 0 for ``dice_focal`` and 1 for ``focal_dice`` are the plain forms.
         background: Count the Dice of the first class, too; of one channel it always counts.
@@ -72,23 +72,30 @@ class GroundTruth(nn.Module):
 
     def forward(self, prediction: Tensor, truth: Tensor) -> Tensor:
         """Return the loss of logits against shares."""
-        from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss
+        from monai.losses import DiceCELoss, DiceLoss
 
         _check(prediction, truth)
         one = prediction.shape[1] == 1
         shared: dict[str, Any] = {"softmax": not one, "sigmoid": one, "include_background": one or self.background}
         if self.form == "dice_ce":
             return DiceCELoss(**shared)(prediction, truth)
-        if self.form == "dice_focal":
-            return DiceFocalLoss(**shared, gamma=self.gamma)(prediction, truth)
         each = DiceLoss(**shared, reduction="none")(prediction, truth)
+        if self.form == "dice_focal":
+            return each.mean() + self._focal(prediction, truth)
         return (each.clamp(min=0) + _TINY).pow(1 / self.gamma).mean()
+
+
+    def _focal(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        logs = _two(prediction).log_softmax(1)
+        shares = torch.cat([1 - truth, truth], 1) if truth.shape[1] == 1 else truth
+        return -(shares * (1 - logs.exp()).clamp(min=_TINY).pow(self.gamma) * logs).sum(1).mean()
 
 
 class SoftTargets(nn.Module):
     r"""Knowledge distillation, eq. 3.1, 3.2 and 3.7: :math:`CE[\sigma(f_T(I)/T), \sigma(f_S(I_k)/T)]`, by voxels.
 
-    The teacher sees all modalities, :math:`f_T(I)`; eq. 3.7 prints :math:`f_T(I_k)`, which its text and eq. 3.1 rule out.
+    The teacher sees all modalities, :math:`f_T(I)`; eq. 3.7 prints :math:`f_T(I_k)`, against its text and
+    eq. 3.1.
 
     Args:
         temperature: T; 1: the probabilities as they are, the larger, the softer.

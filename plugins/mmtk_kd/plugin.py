@@ -131,8 +131,8 @@ class DistillationConfig(Training):
         "baseline", "att", "kl", "kd", "kl_kd", "ct", "ct_kd", "info_nce", "adversarial", "multi_scale_l1"
     ] = Field(
         default="kl_kd",
-        description="baseline: the reference alone; att: attention transfer; kl: divergence of the bottlenecks; kd: soft "
-        "targets; ct: contrastive; adversarial: HAD-Net's form; multi_scale_l1: SegAN's, on the segmentation",
+        description="baseline: the reference alone; att: attention transfer; kl: divergence of the bottlenecks; "
+        "kd: soft targets; ct: contrastive; adversarial: HAD-Net's form; multi_scale_l1: SegAN's, on the segmentation",
     )
     lam: float = Field(
         default=0.5,

@@ -1,7 +1,7 @@
 """What a network makes of whole heads, and how good that is: Dice and Hausdorff distance of ET, TC and WT.
 
-Patches overlap by a quarter and are blended, as :class:`monai.inferers.SlidingWindowInferer` does it. An enhancing tumor of
-fewer than 20 voxels becomes core (thesis 3.5.2); 20 voxels of BraTS's 1 mm, so 20 mm^3, and a voxel at least.
+Patches overlap by a quarter and are blended, by MONAI's sliding window. An enhancing tumor of fewer than 20 voxels
+becomes core (thesis 3.5.2); 20 voxels of BraTS's 1 mm, so 20 mm^3, and a voxel at least.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mmtk.segmenters.regions import FEWEST, REGIONS, labels_of, regions_of, without_small_core
 from mmtk_kd.networks import CLASSES
 
-__all__ = ["paired", "score", "segment"]
+__all__ = ["judge", "paired", "score", "segment"]
 
 
 @torch.no_grad()
