@@ -36,6 +36,7 @@ COMMON: dict[str, Any] = {
     "widths": (8, 16, 32, 64),
     "half": True,
     "rate": 2e-3,
+    "batch_size": 2,
     "decay": "cosine",
     "held_out": HELD_OUT,
     "modalities": ("t1ce",),
@@ -367,7 +368,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("tables", "analysis", "real"), help="one part alone")
     parser.add_argument("--rows", nargs="*", default=["*"], help=f"names or patterns of {', '.join(ROWS)}")
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
-    parser.add_argument("--seen", type=int, default=960, help="patches that a row sees")
+    parser.add_argument("--seen", type=int, default=480, help="patches that a row sees")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/tumour_3d"))
