@@ -40,6 +40,7 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import Self
 
 from mmtk.errors import ConfigError, PluginError
+from mmtk.modalities import spread
 
 __all__ = [
     "Capabilities",
@@ -305,7 +306,13 @@ def _init(raw: Any) -> Any:
         ) from None
 
 
+def _lacking(raw: Any) -> Any:
+    return None if isinstance(raw, (str, Path)) and str(raw).lower() == "none" else raw
+
+
 InputFile = Annotated[Path, AfterValidator(_existing)]
+#: Files of the further channels; None where one side lacks a channel.
+MoreFiles = tuple[Annotated[InputFile | None, BeforeValidator(_lacking)], ...]
 Start = Annotated[Union[Literal["none", "center", "rigid", "affine"], Path], BeforeValidator(_init)]  # noqa: UP007
 
 
@@ -336,10 +343,13 @@ class Recipe(Preparation):
 
 
 class RunConfig(Recipe):
-    """A registration of two files, described completely."""
+    """A registration of two files, or of two lists of them, described completely."""
 
-    moving: InputFile = Field(description="image that is carried onto the fixed one")
-    fixed: InputFile = Field(description="image that stays")
+    moving: InputFile = Field(
+        description="image that is carried onto the fixed one; several channels: files with commas between, or a "
+        "patient's folder named as BraTS does"
+    )
+    fixed: InputFile = Field(description="image that stays; several channels likewise, none where it lacks one")
     mask: InputFile | None = Field(
         default=None, description="lesion on the moving image; any non-zero voxel counts"
     )
@@ -350,6 +360,41 @@ class RunConfig(Recipe):
     fixed_labels: InputFile | None = Field(
         default=None, description="label map of the fixed image; with `labels`, overlaps are reported"
     )
+    more_moving: MoreFiles = Field(default=(), description="further channels; `moving=a,b` fills them")
+    more_fixed: MoreFiles = Field(default=(), description="further channels; `fixed=a,b` fills them")
+    more_mask: MoreFiles = Field(
+        default=(), description="masks of the further channels, if not one for all; `mask=a,b` fills them"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _deal_out(cls, raw: Any) -> Any:
+        return spread(raw) if isinstance(raw, Mapping) else raw
+
+    @model_validator(mode="after")
+    def _channels_are_pairs(self) -> Self:
+        ours, theirs = self.more_moving, self.more_fixed
+        problems = []
+        if len(ours) != len(theirs):
+            problems.append(f"more_moving: {len(ours)} and more_fixed: {len(theirs)}; give one for one")
+        elif any(pair == (None, None) for pair in zip(ours, theirs, strict=True)):
+            problems.append("more_moving: a channel that neither side has; leave it out")
+        if ours and not self.method.capabilities.multichannel:
+            problems.append(
+                f"moving: {1 + len(ours)} channels, but method={self.method.kind} registers one; name one"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def files(self) -> dict[str, Path]:
+        """Every image file by the role that messages speak of, further channels as ``moving[2]``."""
+        names = ("moving", "fixed", "mask", "fixed_mask", "labels", "fixed_labels")
+        found = {name: getattr(self, name) for name in names}
+        for name in ("moving", "fixed", "mask"):
+            more = getattr(self, f"more_{name}")
+            found.update({f"{name}[{number}]": path for number, path in enumerate(more, 2)})
+        return {name: path for name, path in found.items() if path is not None}
 
     @model_validator(mode="after")
     def _a_lesion_is_there_to_leave_out(self) -> Self:

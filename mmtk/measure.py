@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from mmtk.metrics import (
     total,
 )
 from mmtk.outputs import Warped
-from mmtk.prepare import Prepared, affine_points, tensor
+from mmtk.prepare import Channel, Prepared, affine_points, tensor
 from mmtk.result import Registration
 
 __all__ = ["Compared", "deformation", "disentanglement", "lesion", "measure", "overlap", "similarity"]
@@ -120,9 +120,21 @@ def measure(
         }
     if images.appearance is not None:
         report["disentanglement"] = disentanglement(compared, found.grid)
+    for channel in prepared.channels:
+        if channel.fixed is not None:
+            report[f"channel_{channel.name}"] = _of_channel(prepared, found, images, channel)
     if images.labels is not None and fixed_labels is not None:
         report["overlap"] = _overlap(prepared, images.labels, fixed_labels)
     return report
+
+
+def _of_channel(prepared: Prepared, found: Registration, images: Warped, channel: Channel) -> dict[str, float]:
+    """Return similarity and disentanglement of a further channel."""
+    own = images.channels[channel.name]
+    view = replace(images, warped=own.warped, deformed=own.deformed, appearance=own.appearance, channels={})
+    compared = _compared(prepared.of(channel), found.grid, view)
+    numbers = similarity(compared)
+    return numbers if own.appearance is None else {**numbers, **disentanglement(compared, found.grid)}
 
 
 def similarity(compared: Compared) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,16 @@ from mmtk.fields import identity, jacobian_determinant, sample
 from mmtk.prepare import Prepared, affine_points, tensor
 from mmtk.result import Registration
 
-__all__ = ["Warped", "warp_native", "write_outputs"]
+__all__ = ["Warped", "WarpedChannel", "warp_native", "write_outputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class WarpedChannel:
+    """What a further channel becomes; see :class:`Warped`. A channel that was only carried has no appearance."""
+
+    warped: Tensor
+    deformed: Tensor
+    appearance: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +45,7 @@ class Warped:
         labels: The label map carried along by nearest neighbor; None without one.
         jacobian: Determinant of the whole map in world mm, affine included: below 1 where the map from fixed to
             moving compresses.
+        channels: The further channels by name.
     """
 
     warped: Tensor
@@ -44,29 +54,42 @@ class Warped:
     mask: Tensor | None
     labels: Tensor | None
     jacobian: Tensor
+    channels: Mapping[str, WarpedChannel] = field(default_factory=dict)
 
 
 def warp_native(prepared: Prepared, found: Registration, labels: io.Volume | None = None) -> Warped:
     """Sample everything once through affine and displacement together."""
-    device = found.displacement.device
     u = found.displacement
-    points = affine_points(identity(found.grid.shape, dtype=u.dtype, device=device) + u, prepared.voxel_map)
-    deformed = sample(tensor(prepared.moving, device), points)
-    mask = None if prepared.mask is None else sample(tensor(prepared.mask, device), points, padding="zeros")
     carried = None if labels is None else _carry(labels, prepared, u)
-    warped, appearance = deformed, None
-    if found.appearance is not None:
-        warped = _painted(prepared, deformed, mask, found.appearance)
-        appearance = (warped - deformed)[0, 0]
+    change = None if found.appearance is None else found.appearance[:, :1]
+    first, mask = _channel(prepared, u, change)
+    channels = {}
+    for channel in prepared.channels:
+        painted = found.appearance is not None and channel.index is not None
+        change = found.appearance[:, channel.index, None] if painted else None  # type: ignore[index]
+        channels[channel.name] = _channel(prepared.of(channel), u, change)[0]
     placed = abs(float(np.linalg.det(prepared.alignment.matrix[:3, :3])))
     return Warped(
-        warped=warped[0, 0],
-        deformed=deformed[0, 0],
-        appearance=appearance,
-        mask=None if mask is None else mask[0, 0],
+        warped=first.warped,
+        deformed=first.deformed,
+        appearance=first.appearance,
+        mask=mask,
         labels=carried,
         jacobian=jacobian_determinant(u)[0, 0] * placed,
+        channels=channels,
     )
+
+
+def _channel(prepared: Prepared, u: Tensor, change: Tensor | None) -> tuple[WarpedChannel, Tensor | None]:
+    """Sample one channel and its mask."""
+    points = affine_points(identity(tuple(u.shape[2:]), dtype=u.dtype, device=u.device) + u, prepared.voxel_map)
+    deformed = sample(tensor(prepared.moving, u.device), points)
+    mask = None if prepared.mask is None else sample(tensor(prepared.mask, u.device), points, padding="zeros")
+    warped, appearance = deformed, None
+    if change is not None:
+        warped = _painted(prepared, deformed, mask, change)
+        appearance = (warped - deformed)[0, 0]
+    return WarpedChannel(warped[0, 0], deformed[0, 0], appearance), None if mask is None else mask[0, 0]
 
 
 def _carry(labels: io.Volume, prepared: Prepared, u: Tensor) -> Tensor:
@@ -110,6 +133,9 @@ def write_outputs(
     image("warped_mask.nii.gz", images.mask)
     image("warped_labels.nii.gz", images.labels, np.int32)
     image("jacobian.nii.gz", images.jacobian)
+    for name, channel in images.channels.items():
+        for what in ("warped", "deformed", "appearance"):
+            image(f"{what}_{name}.nii.gz", getattr(channel, what))
     jobs += [
         ("displacement.nii.gz", lambda path: io.write_displacement(path, u, fixed, matrix)),
         ("transform.h5", lambda path: io.write_transform(path, u, fixed, matrix)),

@@ -6,7 +6,9 @@ them, once, through the whole transform. The placed moving image exists only to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,36 @@ from mmtk.fields import identity, sample
 from mmtk.intensity import Normalizer, Scaling, pair_normalizers
 from mmtk.io import Volume, read_image, read_mask, voxel_to_voxel
 from mmtk.method import Pair
+from mmtk.modalities import channel_names
 
-__all__ = ["Prepared", "affine_points", "place", "prepare"]
+__all__ = ["Channel", "Prepared", "affine_points", "place", "prepare"]
 
 #: A face of the moving image with more tissue than this on it is taken for cut off: what lies beyond is unknown.
 CUT_FACE = 0.005
 #: From this share of the fixed image on it is said how much of it the moving one does not show.
 UNSEEN = 0.005
+
+
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """A channel beside the first: another modality of the same two patients, placed as the first one is.
+
+    Attributes:
+        name: Such as ``t1ce``, in names of files and metrics.
+        moving: Native volume, on a grid of its own.
+        fixed: On the grid of the first fixed image; None if that side lacks the channel, which is then only carried.
+        mask: The lesion on the channel's moving grid.
+        moving_scale, fixed_scale: As of :class:`Prepared`.
+        index: Which channel of the pair it is; None where it is only carried.
+    """
+
+    name: str
+    moving: Volume
+    fixed: Volume | None
+    mask: Volume | None
+    moving_scale: Normalizer
+    fixed_scale: Normalizer
+    index: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +63,8 @@ class Prepared:
         moving_scale, fixed_scale: Invertible maps to the common intensity scale.
         pair: The tensors that the method sees.
         notes: Sentences for the user.
+        channels: What there is beside the first channel, which all of the above are of.
+        name: Of the first channel; empty if it is the only one.
     """
 
     moving: Volume
@@ -49,6 +76,20 @@ class Prepared:
     fixed_scale: Normalizer
     pair: Pair
     notes: tuple[str, ...] = field(default=())
+    channels: tuple[Channel, ...] = ()
+    name: str = ""
+
+    def of(self, channel: Channel) -> Prepared:
+        """Return the same for another channel, as if it were the only one."""
+        return replace(
+            self,
+            moving=channel.moving,
+            fixed=channel.fixed or self.fixed,
+            mask=channel.mask,
+            moving_scale=channel.moving_scale,
+            fixed_scale=channel.fixed_scale,
+            channels=(),
+        )
 
     @property
     def voxel_map(self) -> np.ndarray:
@@ -66,6 +107,9 @@ def prepare(
     normalize: Scaling = "robust",
     spacing: tuple[float, ...] | None = None,
     device: torch.device | str = "cpu",
+    more_moving: Sequence[Any] = (),
+    more_fixed: Sequence[Any] = (),
+    more_mask: Sequence[Any] = (),
 ) -> Prepared:
     """Read two images and their masks and bring them onto one grid and one intensity scale.
 
@@ -77,6 +121,9 @@ def prepare(
         normalize: ``robust``, ``histogram`` or ``none``.
         spacing: mm per pixel for images whose file does not say.
         device: Where the tensors go.
+        more_moving, more_fixed: The further channels, one for one; None where a side lacks it. Scans of one
+            patient lie in one space, on grids that may differ. The first channel is what places them.
+        more_mask: The lesion in each of them; the first one's if there are none.
 
     Raises:
         InputError: If an image or a mask cannot be used; the message says what to do.
@@ -103,8 +150,98 @@ def prepare(
         how=normalize,
     )
     pair = _pair(source, target, lesion, other, placement.matrix, moving_scale, fixed_scale, device)
+    sides = list(zip(more_moving, more_fixed, strict=True))
+    names = channel_names([_file(moving), *(_file(ours) or _file(theirs) for ours, theirs in sides)])
+    channels: list[Channel] = []
+    for number, (name, (ours, theirs)) in enumerate(zip(names[1:], sides, strict=True)):
+        if ours is None:
+            notes.append(f"{name}: only the fixed side has it, so it was not used")
+            continue
+        drawn = more_mask[number] if more_mask and more_mask[number] is not None else mask
+        count = 1 + sum(channel.index is not None for channel in channels)
+        channels.append(_channel(name, ours, theirs, drawn, target, other, lesion, normalize, spacing, count))
+        if theirs is None:
+            notes.append(f"{name}: only the moving side has it, so it was carried, not compared")
+    pair = _with_channels(pair, channels, target, placement.matrix, device, own_masks=bool(more_mask))
     notes.extend(_unseen(pair))
-    return Prepared(source, target, lesion, other, placement, moving_scale, fixed_scale, pair, tuple(notes))
+    return Prepared(
+        source, target, lesion, other, placement, moving_scale, fixed_scale, pair, tuple(notes), tuple(channels),
+        names[0] if channels else "",
+    )  # fmt: skip
+
+
+def _file(source: Any) -> Path | None:
+    path = source.path if isinstance(source, Volume) else source
+    return Path(path) if isinstance(path, (str, Path)) else None
+
+
+def _channel(
+    name: str,
+    moving: Any,
+    fixed: Any,
+    mask: Any,
+    target: Volume,
+    other: Volume | None,
+    lesion: Volume | None,
+    normalize: Scaling,
+    spacing: tuple[float, ...] | None,
+    index: int,
+) -> Channel:
+    """Read one further channel, bring its fixed image onto the first one's grid, and find both scales."""
+    source = read_image(moving, name=f"moving ({name})", spacing=spacing)
+    if source.dim != target.dim:
+        raise InputError(
+            f"moving ({name}) is {source.dim}-D but fixed is {target.dim}-D; give channels of one dimension"
+        )
+    drawn = lesion if mask is None else read_mask(mask, like=source, name=f"mask ({name})")
+    if fixed is None:
+        own, _ = pair_normalizers(
+            source.data, source.data, None if drawn is None else drawn.data, None, how="none"
+        )
+        return Channel(name, source, None, drawn, own, own, None)
+    there = read_image(fixed, name=f"fixed ({name})", spacing=spacing)
+    if there.shape != target.shape or not np.allclose(there.affine, target.affine, atol=1e-4):
+        placed = place(tensor(there), voxel_to_voxel(target, there), tuple(target.shape))
+        there = replace(there, data=placed[0, 0].numpy(), affine=target.affine, storage=target.storage)
+    scales = pair_normalizers(
+        source.data,
+        there.data,
+        None if drawn is None else drawn.data,
+        None if other is None else other.data,
+        how=normalize,
+    )
+    return Channel(name, source, there, drawn, *scales, index)
+
+
+def _with_channels(
+    pair: Pair,
+    channels: Sequence[Channel],
+    target: Volume,
+    matrix: np.ndarray,
+    device: torch.device | str,
+    *,
+    own_masks: bool,
+) -> Pair:
+    """Add the channels that both sides have."""
+    compared = [channel for channel in channels if channel.fixed is not None]
+    if not compared:
+        return pair
+    moving, fixed, masks = [pair.moving], [pair.fixed], [pair.mask]
+    shape = tuple(target.shape)
+    for channel in compared:
+        assert channel.fixed is not None
+        there = voxel_to_voxel(target, channel.moving, matrix)
+        moving.append(place(channel.moving_scale.apply(tensor(channel.moving, device)), there, shape))
+        fixed.append(channel.fixed_scale.apply(tensor(channel.fixed, device)))
+        if own_masks and channel.mask is not None:
+            masks.append(place(tensor(channel.mask, device), there, shape).clamp(0, 1))
+    several = [mask for mask in masks if mask is not None]
+    return replace(
+        pair,
+        moving=torch.cat(moving, 1),
+        fixed=torch.cat(fixed, 1),
+        mask=torch.cat(several, 1) if several else None,
+    )
 
 
 def tensor(volume: Volume, device: torch.device | str = "cpu") -> Tensor:

@@ -29,6 +29,7 @@ from mmtk.errors import ConfigError, ResourceError
 from mmtk.fields import identity, sample
 from mmtk.measure import measure
 from mmtk.method import Milestones, Progress, forgetful, silent
+from mmtk.modalities import KNOWN, spread
 from mmtk.outputs import Warped, warp_native, write_outputs
 from mmtk.prepare import Prepared, affine_points, prepare, tensor
 from mmtk.result import Outcome, Registration
@@ -36,6 +37,9 @@ from mmtk.resume import KeptMilestones
 from mmtk.transforms import PairedFieldStep, Transform
 
 __all__ = ["Result", "register", "run", "save"]
+
+#: Where a description has the further channels.
+CHANNELS = ("more_moving", "more_fixed", "more_mask")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,8 +166,9 @@ def register(
     """Register ``moving`` onto ``fixed``.
 
     Args:
-        moving, fixed: Path, nibabel image, array or :class:`~mmtk.io.Volume`, 2-D or 3-D.
-        mask: Lesion on the moving image; any non-zero voxel counts.
+        moving, fixed: Path, nibabel image, array or :class:`~mmtk.io.Volume`, 2-D or 3-D; or a list of them, one for
+            each channel, None where that side lacks it; or the folder of a patient, named as BraTS names it.
+        mask: Lesion on the moving image; any non-zero voxel counts. A list: one for each channel.
         fixed_mask: Lesion on the fixed image; there the two are not compared.
         labels, fixed_labels: Label maps; the first is carried along, with both overlaps are reported.
         method: Name of an installed method, or its description.
@@ -182,11 +187,11 @@ def register(
         ConfigError: If the description or an input is wrong; nothing was computed.
     """
     recipe = _recipe(method, init, normalize, spacing, settings)
+    given, channels = _dealt_out({"moving": moving, "fixed": fixed, "mask": mask}, recipe)
     return _register(
         recipe,
-        moving=moving,
-        fixed=fixed,
-        mask=mask,
+        **given,
+        channels=channels,
         fixed_mask=fixed_mask,
         labels=labels,
         fixed_labels=fixed_labels,
@@ -194,6 +199,19 @@ def register(
         seed=seed,
         progress=progress,
     )
+
+
+def _dealt_out(images: Mapping[str, Any], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the images of the first channel, and the further ones."""
+    try:
+        dealt = spread({name: image for name, image in images.items() if image is not None})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    channels = {name: dealt.pop(name) for name in CHANNELS if name in dealt}
+    if channels.get("more_moving") and not recipe.method.capabilities.multichannel:
+        count = 1 + len(channels["more_moving"])
+        raise ConfigError(f"moving: {count} channels, but method={recipe.method.kind} registers one; name one")
+    return {**dict.fromkeys(images), **dealt}, channels
 
 
 def _recipe(method: Any, init: Any, normalize: str, spacing: Any, settings: Mapping[str, Any]) -> Recipe:
@@ -248,6 +266,7 @@ def _register(
     seed: int,
     progress: Progress,
     milestones: Milestones = forgetful,
+    channels: Mapping[str, Any] | None = None,
 ) -> Result:
     recipe.method.ready()
     if told := recipe.method.unmasked(mask):
@@ -266,6 +285,7 @@ def _register(
             normalize=recipe.normalize,
             spacing=recipe.spacing,
             device=place,
+            **(channels or {}),
         )
         carried, target = (
             None if given is None else io.read_image(given, name=name, spacing=recipe.spacing)
@@ -378,6 +398,7 @@ def run(
             seed=seed,
             progress=progress,
             milestones=milestones,
+            channels={name: getattr(config, name) for name in CHANNELS},
         )
         result = _scored(result, config)
         if milestones.finished:
@@ -389,11 +410,10 @@ def run(
 def _key(config: RunConfig, device: str, seed: int) -> dict[str, Any]:
     """Return all that a level's state depends on; a run with the same key gives the same result."""
     settings = config.model_dump(mode="json")
-    names = [name for name in ("moving", "fixed", "mask", "fixed_mask") if settings[name] is not None]
-    files = {name: Path(settings[name]) for name in names}
+    files = {name: path for name, path in config.files().items() if "labels" not in name}
     if isinstance(config.init, Path):
         files["init"] = config.init
-    for name in ("moving", "fixed", "mask", "fixed_mask", "labels", "fixed_labels"):
+    for name in ("moving", "fixed", "mask", "fixed_mask", "labels", "fixed_labels", *CHANNELS):
         settings.pop(name)
     return {
         "settings": settings,
@@ -472,6 +492,11 @@ FILES = frozenset({
     "warped.nii.gz", "deformed.nii.gz", "appearance.nii.gz", "warped_mask.nii.gz", "warped_labels.nii.gz",
     "jacobian.nii.gz", "displacement.nii.gz", "transform.h5", "inverse_transform.h5", "shape.safetensors",
     "metrics.json", "run.json", "report.html",
+    *(
+        f"{image}_{channel}.nii.gz"
+        for image in ("warped", "deformed", "appearance")
+        for channel in (*KNOWN, *(f"channel{number}" for number in range(2, 33)))
+    ),
 })  # fmt: skip
 
 
@@ -482,6 +507,8 @@ def _record(
     prepared, found = result.prepared, result.registration
     inputs = {}
     images = {name: getattr(prepared, name) for name in ("moving", "fixed", "mask", "fixed_mask")}
+    for channel in prepared.channels:
+        images |= {f"moving ({channel.name})": channel.moving, f"fixed ({channel.name})": channel.fixed}
     for name, volume in {**images, **result.label_maps}.items():
         if volume is not None:
             path = volume.path

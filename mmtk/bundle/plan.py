@@ -25,6 +25,9 @@ __all__ = ["Plan", "make_plan"]
 #: Keys of :class:`RunConfig` that name a file, in the order in which they are shown.
 FILES = ("moving", "fixed", "mask", "fixed_mask", "labels", "fixed_labels")
 
+#: Those of them that may be lists, one for each channel.
+CHANNELED = ("moving", "fixed", "mask")
+
 #: What of a sample is registered, and under which key.
 SAMPLE_FILES = {
     "moving": "moving.nii.gz",
@@ -111,6 +114,10 @@ class Plan:
             return None
         now, then = self.recipe.model_dump(mode="json"), self.start.model_dump(mode="json")
         options: dict[str, Any] = {name: now[name] for name in FILES if now.get(name) is not None}
+        for name in CHANNELED:
+            more = now.get(f"more_{name}") or ()
+            if more:
+                options[name] = ",".join(path or "none" for path in (options[name], *more))
         if self.sample:
             options = {key: str(path) for key, path in self._sample_files().items()}
         options["output_dir"] = str(self.out)
@@ -224,10 +231,7 @@ def _probe(config: RunConfig) -> None:
     from mmtk.io import check_run_memory, probe_image
 
     problems, dims, voxels = [], {}, {}
-    for name in FILES:
-        path = getattr(config, name)
-        if path is None:
-            continue
+    for name, path in config.files().items():
         try:
             header = probe_image(path, name=name, spacing=config.spacing)
             dims[name], voxels[name] = header.dim, math.prod(header.shape)
@@ -238,6 +242,9 @@ def _probe(config: RunConfig) -> None:
             f"moving is {dims['moving']}-D but fixed is {dims['fixed']}-D; give two images of the same dimension"
         )
     if not problems:
-        check_run_memory(voxels["moving"], voxels["fixed"])
+        check_run_memory(
+            sum(n for name, n in voxels.items() if name.startswith("moving")),
+            sum(n for name, n in voxels.items() if name.startswith("fixed") and "_" not in name),
+        )
     if problems:
         raise ConfigError(problems)

@@ -33,6 +33,7 @@ from mmtk.errors import ConfigError
 from mmtk.fields import Grid
 from mmtk.measure import measure
 from mmtk.method import Pair
+from mmtk.modalities import spread
 from mmtk.outputs import warp_native
 from mmtk.plugins import installed
 from mmtk.prepare import Prepared, prepare
@@ -73,9 +74,20 @@ class PreparePair(Transform):
         if missing:
             raise ConfigError([f"{name}: missing; give --{name} FILE" for name in missing])
         start = time.perf_counter()
-        files = {name: self.folder / Path(data[name]).expanduser() for name in FILES if data.get(name) is not None}
+        named: dict[str, Any] = spread(
+            {name: self._listed(data[name]) for name in FILES if data.get(name) is not None}
+        )
+        files: dict[str, Any] = {
+            name: self.folder / Path(named[name]).expanduser() for name in FILES if name in named
+        }
+        more: dict[str, Any] = {
+            name: tuple(None if path is None else self.folder / Path(path).expanduser() for path in paths)
+            for name, paths in named.items()
+            if name not in FILES
+        }
         prepared = prepare(
             **{name: path for name, path in files.items() if name not in LABELS},
+            **more,
             init=str(self.settings.init),
             normalize=self.settings.normalize,
             spacing=self.settings.spacing,
@@ -85,6 +97,11 @@ class PreparePair(Transform):
         image = MetaTensor(pack(prepared.pair)[0], affine=affine)
         seconds = {"prepare": round(time.perf_counter() - start, 3)}
         return {**data, **files, "image": image, "prepared": prepared, "seconds": seconds}
+
+    def _listed(self, given: Any) -> Any:
+        """Return a folder where the name is one: relative to ours."""
+        inside = self.folder / Path(str(given)).expanduser()
+        return inside if inside.is_dir() else given
 
 
 def one_pair(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Channels:
         if len(weights) != count:
             problems.append(f"channel_weights: {len(weights)} for {count} channels; give one for each")
         if len(parts) not in (1, count):
-            problems.append(f"similarities: {len(parts)} for {count} channels; give one for each")
+            problems.append(f"channel_similarity: {len(parts)} for {count} channels; give one for each")
         if not any(weights):
             problems.append("channel_weights: all are 0, and nothing would be compared; give one above 0")
         if problems:

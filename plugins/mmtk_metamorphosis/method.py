@@ -79,7 +79,7 @@ class Metamorphosis(Method):
         self,
         *,
         similarity: ComponentConfig,
-        similarities: Sequence[ComponentConfig] = (),
+        channel_similarity: Sequence[ComponentConfig] = (),
         channel_weights: Sequence[float] | None = None,
         integrator: ComponentConfig | None = None,
         regularizers: Sequence[ComponentConfig] = (),
@@ -124,7 +124,7 @@ class Metamorphosis(Method):
         kind, core = make_kernel(subject, kernel, sigma, sigma_weights, order)
         usual, coupled = LAMBDA[kind], momentum == "coupled"
         self.shape = shape
-        parts = tuple(similarities) or (similarity,)
+        parts = tuple(channel_similarity) or (similarity,)
         self.parts = tuple(part.build() for part in parts)
         self.channel_weights = channel_weights
         self.settings = Settings(

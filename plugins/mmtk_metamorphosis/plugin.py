@@ -77,7 +77,7 @@ class _ShapeConfig(ComponentConfig):
     similarity: SimilarityPart = Field(
         default_factory=LocalSquaredDifferenceConfig, description="how images are compared"
     )
-    similarities: tuple[SimilarityPart, ...] = Field(
+    channel_similarity: tuple[SimilarityPart, ...] = Field(
         default=(), description="how each channel is compared, in place of `similarity`; for images of several"
     )
     channel_weights: tuple[Weight, ...] | None = Field(
@@ -105,8 +105,8 @@ class _ShapeConfig(ComponentConfig):
         ]
         if self.sigma is not None and self.sigma_weights is not None:
             problems += _unequal("sigma", self.sigma, "sigma_weights", self.sigma_weights)
-        if self.similarities and self.channel_weights is not None:
-            problems += _unequal("similarities", self.similarities, "channel_weights", self.channel_weights)
+        if self.channel_similarity and self.channel_weights is not None:
+            problems += _unequal("channel_similarity", self.channel_similarity, "channel_weights", self.channel_weights)
         if self.channel_weights is not None and not any(self.channel_weights):
             problems.append(f"channel_weights={_text(self.channel_weights)}: at least one must be > 0")
         if self.sigma is None and self.sigma_weights is not None:

@@ -187,17 +187,17 @@ def test_every_scheme_shoots_several_channels(scheme):
 def test_weights_and_similarities_are_one_for_each_channel():
     with pytest.raises(ConfigError, match="channel_weights: 2 for 1 channels"):
         method(channel_weights=(1.0, 1.0)).register(pair())
-    with pytest.raises(ConfigError, match="similarities: 3 for 2 channels"):
-        method(similarities=("ssd",) * 3).register(pair(2))
+    with pytest.raises(ConfigError, match="channel_similarity: 3 for 2 channels"):
+        method(channel_similarity=("ssd",) * 3).register(pair(2))
     with pytest.raises(ValueError, match="at least one must be > 0"):
         method(channel_weights=(0.0, 0.0))
-    with pytest.raises(ValueError, match=r"similarities=ssd,ssd and channel_weights=1 must be equally long"):
-        method(similarities=("ssd", "ssd"), channel_weights=(1.0,))
+    with pytest.raises(ValueError, match=r"channel_similarity=ssd,ssd and channel_weights=1 must be equally long"):
+        method(channel_similarity=("ssd", "ssd"), channel_weights=(1.0,))
 
 
 def test_each_channel_may_be_compared_in_its_own_way():
     both = pair(2)
-    mixed = method(similarities=("local_ssd", "mi"), levels=(2.0,), iterations=(3,)).register(both)
+    mixed = method(channel_similarity=("local_ssd", "mi"), levels=(2.0,), iterations=(3,)).register(both)
     plain = method(levels=(2.0,), iterations=(3,)).register(both)
     assert not torch.equal(mixed.displacement, plain.displacement)
     assert folds(mixed.displacement) == 0
