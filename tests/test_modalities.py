@@ -98,7 +98,7 @@ def test_what_cannot_be_matched_is_said(patient, tmp_path):
         files_of(tmp_path)
     (tmp_path / "a_t1.nii.gz").touch()
     (tmp_path / "b_t1.nii.gz").touch()
-    with pytest.raises(ValueError, match="two files of t1.*more than one visit"):
+    with pytest.raises(ValueError, match=r"two files of t1.*more than one visit"):
         files_of(tmp_path)
     with pytest.raises(ValueError, match="no channel in common"):
         spread({"moving": "a,none", "fixed": "none,b"})
