@@ -32,6 +32,8 @@ __all__ = ["LearnedMethod", "learned_method", "part"]
 
 #: A fixed image that correlates less with the template of the weights than this is another template.
 SAME_TEMPLATE = 0.95
+#: Share of the appearance outside the mask, in root mean square, above which a note says that it was left out.
+STRAY = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +280,11 @@ def _finish(pair: Pair, frame: _Frame, batch: Batch, prediction: Prediction, rep
     appearance: Tensor | None = change
     if pair.mask is not None:
         appearance = torch.where(warp(pair.mask, displacement) > 0, change, 0)
+        lost = float((change - appearance).norm() / change.norm().clamp_min(1e-12))
+        if lost > STRAY:
+            notes.append(
+                "the network changed intensities outside the mask, too, and that part is left out; to keep it, leave mask= out"
+            )
     if not bool(change.any()):
         appearance = None
     shape = {f"path.{i}": part for i, part in enumerate(prediction.path)}

@@ -35,6 +35,10 @@ from mmtk.learned import Batch, Model, Prediction
 
 __all__ = ["MetamorphicAutoencoder"]
 
+#: What the log variances begin at. From 0, the vectors that are drawn in training would be noise of the size of all
+#: that there is to learn.
+SURE = -5.0
+
 
 class _Encoder(nn.Module):
     """From an image to means and log variances of its latent vector."""
@@ -49,7 +53,9 @@ class _Encoder(nn.Module):
         with torch.no_grad():
             size = self.convolutions(torch.zeros(1, channels, *grid.shape)).numel()
         self.answer = nn.Linear(size, 2 * latent)
-        nn.init.zeros_(self.answer.bias)
+        with torch.no_grad():
+            self.answer.bias[:latent] = 0
+            self.answer.bias[latent:] = SURE
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.answer(self.convolutions(image).flatten(1)).chunk(2, dim=1)
@@ -57,21 +63,26 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """From a latent vector to a field on a grid, through ever finer ones."""
+    """From a latent vector to a field on a grid, through ever finer ones.
+
+    Without biases and with odd functions alone, so that opposite vectors are opposite fields. Otherwise the field of a
+    small vector, once it is rescaled, would not depend on where the vector points.
+    """
 
     def __init__(self, shape: Sequence[int], latent: int, widths: Sequence[int], out: int) -> None:
         super().__init__()
         conv = nn.Conv2d if len(shape) == 2 else nn.Conv3d
         self.shapes = [tuple(max(2, -(-n // 2**k)) for n in shape) for k in range(len(widths), -1, -1)]
-        self.first = nn.Linear(latent, widths[-1] * prod(self.shapes[0]))
+        self.first = nn.Linear(latent, widths[-1] * prod(self.shapes[0]), bias=False)
         down = [*reversed(widths), out]
-        self.convolutions = nn.ModuleList(conv(before, after, 3, padding=1) for before, after in pairwise(down))
-        self.mode = "bilinear" if len(shape) == 2 else "trilinear"
+        self.convolutions = nn.ModuleList(
+            conv(before, after, 3, padding=1, bias=False) for before, after in pairwise(down)
+        )
 
     def forward(self, vector: Tensor) -> Tensor:
         field = torch.tanh(self.first(vector).view(len(vector), -1, *self.shapes[0]))
         for number, (convolution, shape) in enumerate(zip(self.convolutions, self.shapes[1:], strict=True)):
-            field = convolution(F.interpolate(field, size=shape, mode=self.mode, align_corners=True))
+            field = convolution(_resized(field, shape))
             if number < len(self.convolutions) - 1:
                 field = torch.tanh(field)
         return field
@@ -103,8 +114,8 @@ class MetamorphicAutoencoder(Model):
         self,
         grid: Grid,
         *,
-        shape_latent: int = 10,
-        appearance_latent: int = 5,
+        shape_latent: int = 128,
+        appearance_latent: int = 32,
         shape_scale: float = 269.0,
         appearance_scale: float = 10.0,
         shape_sigma: float = 6.0,
@@ -118,7 +129,7 @@ class MetamorphicAutoencoder(Model):
         self.grid, self.noise, self.squarings = grid, noise, squarings
         self.split = shape_latent
         self.scales = (shape_scale, appearance_scale)
-        # Velocities live on every other voxel.
+        # Both fields are decoded, and velocities live, on every other voxel.
         half = tuple(-(-n // 2) for n in grid.shape)
         spacing = tuple(h * (n - 1) / (m - 1) for n, m, h in zip(grid.shape, half, grid.spacing, strict=True))
         self.nodes = Grid(half, spacing)
@@ -126,7 +137,7 @@ class MetamorphicAutoencoder(Model):
         self.appearance_kernel = Smoother(Gaussian(appearance_sigma), grid, 3 * appearance_sigma)
         self.encoder = _Encoder(grid, channels, widths, shape_latent + appearance_latent)
         self.shape_decoder = _Decoder(half, shape_latent, widths[:-1], grid.dim)
-        self.appearance_decoder = _Decoder(grid.shape, appearance_latent, widths, channels)
+        self.appearance_decoder = _Decoder(half, appearance_latent, widths[:-1], channels)
 
     def forward(self, batch: Batch, *, maps: bool = False) -> Prediction:
         self.check(batch)
@@ -147,29 +158,27 @@ class MetamorphicAutoencoder(Model):
         return (self.encoder(batch.moving - batch.fixed)[0],)
 
     def decode(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Return velocity, in voxels per unit time on the full grid, and appearance, of latent vectors ``(B, latent)``.
+        """Return velocity, in nodes per unit time on every other voxel, and appearance, of vectors ``(B, latent)``.
 
         The vectors are in units of ``lambda_s`` and ``lambda_a``.
         """
-        shape, appearance = self.scales[0] * latent[:, : self.split], self.scales[1] * latent[:, self.split :]
-        velocity = _of_length(self.shape_decoder(shape / self.scales[0]), self.shape_kernel, self.nodes, shape)
-        mode = "bilinear" if self.grid.dim == 2 else "trilinear"
-        velocity = F.interpolate(velocity, size=self.grid.shape, mode=mode, align_corners=True)
-        residual = _of_length(
-            self.appearance_decoder(appearance / self.scales[1]), self.appearance_kernel, self.grid, appearance
-        )
-        return velocity / self.grid.per_axis(velocity), residual
+        shape, appearance = latent[:, : self.split], latent[:, self.split :]
+        velocity = _of_length(self.shape_decoder(shape), self.shape_kernel, self.nodes, self.scales[0] * shape)
+        dual = _resized(self.appearance_decoder(appearance), self.grid.shape)
+        residual = _of_length(dual, self.appearance_kernel, self.grid, self.scales[1] * appearance)
+        return velocity / self.nodes.per_axis(velocity), residual
 
     def _decoded(self, batch: Batch, latent: Tensor, price: Tensor, maps: bool) -> Prediction:
         velocity, residual = self.decode(latent)
-        inverse = exponential(-velocity, self.squarings)
+        inverse = self._flow(-velocity)
         seen = warp(batch.fixed + residual, inverse)
         cells = self.grid.cell_volume
         data = 0.5 * cells * (batch.moving - seen).square().flatten(1).sum(1)
-        displacement = exponential(velocity, self.squarings)
-        deformed = warp(batch.moving, displacement)
+        with torch.no_grad():  # the energy does without
+            displacement = self._flow(velocity)
+            warped = warp(batch.moving, displacement) - residual
         return Prediction(
-            warped=deformed - residual,
+            warped=warped,
             displacement=displacement,
             data=data,
             cost=self.noise**2 * cells * price,
@@ -178,6 +187,11 @@ class MetamorphicAutoencoder(Model):
             path=(latent.detach(),),
         )
 
+    def _flow(self, velocity: Tensor) -> Tensor:
+        """Return the displacement of a velocity on the nodes, in voxels of the full grid."""
+        flow = _resized(exponential(velocity, self.squarings), self.grid.shape)
+        return flow * (self.nodes.per_axis(flow) / self.grid.per_axis(flow))
+
 
 def _of_length(dual: Tensor, kernel: Smoother, grid: Grid, vector: Tensor) -> Tensor:
     """Return ``K dual``, scaled so that its norm in the kernel's space is the Euclidean norm of the latent vector."""
@@ -185,3 +199,8 @@ def _of_length(dual: Tensor, kernel: Smoother, grid: Grid, vector: Tensor) -> Te
     squared = grid.cell_volume * (dual * field).flatten(1).sum(1)
     factor = vector.norm(dim=1) / squared.clamp_min(1e-20).sqrt()
     return field * factor.view(-1, *[1] * (field.ndim - 1))
+
+
+def _resized(field: Tensor, shape: Sequence[int]) -> Tensor:
+    mode = "bilinear" if field.ndim == 4 else "trilinear"
+    return F.interpolate(field, size=tuple(shape), mode=mode, align_corners=True)

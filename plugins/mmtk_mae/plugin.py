@@ -20,8 +20,11 @@ class MetamorphicAutoencoderConfig(LearnedConfig):
     capabilities = Capabilities(learned=True)
 
     kind: Literal["metamorphic_autoencoder"] = "metamorphic_autoencoder"
-    shape_latent: Count = Field(default=10, description="length of the shape's vector")
-    appearance_latent: Count = Field(default=5, description="length of the appearance's vector")
+    shape_latent: Count = Field(
+        default=128,
+        description="length of the shape's vector; published: 10, too short for shapes as free as letters",
+    )
+    appearance_latent: Count = Field(default=32, description="length of the appearance's vector; published: 5")
     shape_scale: Positive = Field(
         default=269.0,
         description="lambda_s: size that the shape's vector is expected to have; the larger, the freer",

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from mmtk.cli.app import app
+from mmtk.errors import ConfigError
+from mmtk.fields import Gaussian, Grid, Smoother, warp
+from mmtk.learned import Batch, Weights
+from mmtk.method import Pair
 from mmtk_mae.network import MetamorphicAutoencoder, _of_length
 from mmtk_mae.plugin import MetamorphicAutoencoderConfig
-from torch import Tensor
-
-from mmtk.fields import Gaussian, Grid, Smoother, warp
-from mmtk.learned import Batch
 
 GRIDS = {2: Grid((26, 33), (2.0, 1.5)), 3: Grid((13, 16, 12), (2.0, 2.0, 2.5))}
 
@@ -98,6 +104,70 @@ def test_in_training_the_vectors_are_drawn_and_cost_their_divergence() -> None:
     normal = torch.distributions.Normal
     divergence = torch.distributions.kl_divergence(normal(mean, (0.5 * log).exp()), normal(0.0, 1.0)).sum()
     torch.testing.assert_close(one.cost.sum(), 0.1**2 * GRIDS[2].cell_volume * divergence)
+
+
+@torch.no_grad()
+def test_opposite_vectors_are_opposite_fields_and_nothing_jumps_at_0() -> None:
+    network, latent = model().eval(), torch.randn(1, 7)
+    for ahead, back, near in zip(
+        network.decode(latent), network.decode(-latent), network.decode(1e-3 * latent), strict=True
+    ):
+        torch.testing.assert_close(back, -ahead)
+        assert float(near.abs().max()) < 3e-3 * float(ahead.abs().max())
+
+
+@torch.no_grad()
+def test_before_training_what_is_drawn_is_hardly_noise() -> None:
+    network = model()
+    image = ball(GRIDS[2], 2.0, 8.0) - ball(GRIDS[2], 0.0, 8.0)
+    mean, log_variance = network.encoder(image)
+    assert float((0.5 * log_variance).exp().max()) < 0.15 and float(mean.abs().max()) < 1
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_it_runs_as_a_method_and_keeps_the_appearance_to_the_mask(dim: int) -> None:
+    grid = GRIDS[dim]
+    spot = ball(grid, 2.0, 4.0)
+    pair = Pair(ball(grid, 3.0, 8.0) * (1 - 0.5 * spot), ball(grid, 0.0, 8.0), grid)
+    settings = {"shape_latent": 4, "appearance_latent": 3, "widths": (4, 8), "shape_scale": 100.0}
+    method = MetamorphicAutoencoderConfig(
+        engine="optimize", iterations=60, learning_rate=5e-3, appearance_sigma=4.0, **settings
+    ).build()
+    torch.manual_seed(0)
+    found = method.register(pair)
+    assert found.appearance is not None
+    total = warp(pair.moving, found.displacement) + found.appearance
+    before, after = ((image - pair.fixed).square().sum() for image in (pair.moving, total))
+    assert float(after) < 0.5 * float(before)
+    mask = (spot > 0.1).float()
+    masked = method.register(replace(pair, mask=mask))
+    assert masked.appearance is not None
+    assert not masked.appearance[warp(mask, masked.displacement) == 0].any()
+    assert any("leave mask= out" in note for note in masked.notes)
+
+
+def test_trained_on_letters_its_weights_know_them_and_no_other_template(tmp_path: Path) -> None:
+    letters = '{"size": 48, "sigma": 2, "amplitude": 60, "steps": 5}'
+    words = ["method=metamorphic_autoencoder", "widths=4,8", "shape_latent=4", "appearance_latent=2"]
+    words += [
+        "data=c_shapes",
+        f"options={letters}",
+        "count=8",
+        "held_out=2",
+        "epochs=2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert CliRunner().invoke(app, ["train", *words]).exit_code == 0
+    weights = str(tmp_path / "run" / "model.safetensors")
+    config = MetamorphicAutoencoderConfig(weights=weights)
+    template = Weights.load(Path(weights)).template
+    assert template is not None
+    grid = Grid((48, 48), (1.0, 1.0))
+    found = config.build().register(Pair(template.roll(1, 2), template, grid))
+    assert found.outcome.ok and bool(found.displacement.isfinite().all())
+    with pytest.raises(ConfigError, match=r"correlates by .* with the template"):
+        config.build().register(Pair(template, template.flip(3), grid))
 
 
 def test_it_learns_shifts_and_sizes() -> None:
