@@ -147,7 +147,7 @@ def draw_similarity(found: Mapping[tuple[str, str], Mapping[str, float]], path: 
         axes.bar(places, [values[layer] for layer in layers], width, label=" and ".join(pair))
     axes.set_xticks(range(len(layers)), layers)
     axes.set(ylabel="SVCCA", ylim=(0, 1))
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8)
     axes.grid(axis="y", alpha=0.3)
     _save(figure, path)
 

@@ -84,7 +84,6 @@ class GroundTruth(nn.Module):
             return each.mean() + self._focal(prediction, truth)
         return (each.clamp(min=0) + _TINY).pow(1 / self.gamma).mean()
 
-
     def _focal(self, prediction: Tensor, truth: Tensor) -> Tensor:
         logs = _two(prediction).log_softmax(1)
         shares = torch.cat([1 - truth, truth], 1) if truth.shape[1] == 1 else truth

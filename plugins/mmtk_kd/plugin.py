@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from mmtk.config import Capabilities, ComponentConfig
 from mmtk.errors import ConfigError
-from mmtk.plugins import hookimpl
+from mmtk.plugins import Command, hookimpl
 from mmtk.training.config import Training
 
 Modality = Literal["t1", "t1ce", "t2", "flair"]
@@ -216,3 +216,14 @@ def mmtk_losses() -> list[type[ComponentConfig]]:
 @hookimpl
 def mmtk_trainings() -> list[type[ComponentConfig]]:
     return [DistillationConfig]
+
+
+@hookimpl
+def mmtk_commands() -> list[Command]:
+    return [
+        Command(
+            "distillation",
+            "how students differ: SVCCA, layers set to zero, training-set size",
+            "mmtk_kd.cli:app",
+        )
+    ]
