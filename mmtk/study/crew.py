@@ -12,7 +12,7 @@ import json
 import select
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -50,11 +50,13 @@ class Crew:
     Attributes:
         environment: Of every process.
         lock: Descriptor that all of them hold: the study's folder stays taken until the last has ended.
+        modules: What most runs load beyond what every run does.
         warm: Whether processes are kept to fork from.
     """
 
     environment: Mapping[str, str]
     lock: int
+    modules: Sequence[str] = ()
     warm: bool = sys.platform == "linux"
     _idle: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _all: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -68,7 +70,7 @@ class Crew:
             if process.poll() is None:
                 break
         else:
-            process = self._open([sys.executable, "-m", "mmtk.study.warm"], stdout=subprocess.PIPE)
+            process = self._open([sys.executable, "-m", "mmtk.study.warm", *self.modules], stdout=subprocess.PIPE)
         return _Warm(self, order, process)
 
     def start_cold(self, order: Order) -> Started:

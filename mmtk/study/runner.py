@@ -234,7 +234,9 @@ def _run_all(study: Study, jobs: Sequence[Job], retry: bool, tell: Tell, lock: i
             done += 1
             tell(done, len(jobs), record, True)
     running: list[_Running] = []
-    crew = Crew(_environment(study), lock)
+    # Overlaps of labels are measured by MONAI, which takes longer to load than torch.
+    labeled = any(job.case.fixed_labels for job in waiting)
+    crew = Crew(_environment(study), lock, ("monai.metrics",) if labeled else ())
     try:
         while waiting or running:
             while waiting and len(running) < most:

@@ -1,4 +1,6 @@
-"""A process that has loaded what every run needs, and forks one process for each: ``python -m mmtk.study.warm``.
+"""A process that has loaded what every run needs, and forks one process for each.
+
+    python -m mmtk.study.warm [MODULE...]
 
 Starting Python and importing torch takes longer than many runs. Here it is done once; a run is then a child of its own,
 which a crash, a limit of time or the memory that runs out ends alone. Jobs come as lines of JSON on the standard input,
@@ -22,6 +24,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmtk.study.launcher import CALM, used, write_usage
@@ -48,9 +51,13 @@ MODULES = (
 )
 
 
-def main() -> None:
-    """Serve jobs until the standard input ends."""
-    _load()
+def main(modules: Sequence[str] = ()) -> None:
+    """Serve jobs until the standard input ends.
+
+    Args:
+        modules: What else to load beforehand.
+    """
+    _load(modules)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     rest = b""
@@ -69,9 +76,9 @@ def main() -> None:
         answers.flush()
 
 
-def _load() -> None:
+def _load(modules: Sequence[str] = ()) -> None:
     """Import what a run, its numbers and its page need."""
-    for module in MODULES:
+    for module in (*MODULES, *modules):
         importlib.import_module(module)
     from mmtk.plugins import installed
 
@@ -147,4 +154,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -157,6 +157,17 @@ def test_every_bundle_is_on_its_page(site: Path) -> None:
         assert f'id="{folder.name}"' in page(site, "reference/bundles.html")
 
 
+def test_every_benchmark_and_its_settings_are_on_its_page(site: Path) -> None:
+    from mmtk.plugins import installed
+
+    text = page(site, "reference/benchmarks.html")
+    for name, (model, *_) in installed().benchmarks.items():
+        assert f'id="{name}"' in text
+        part = text.partition(f'id="{name}"')[2].partition("<h2")[0]
+        for setting in model.model_fields:
+            assert setting == "kind" or f"<code>{setting}</code>" in part, f"{name}: {setting}"
+
+
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     import importlib
 
