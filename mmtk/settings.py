@@ -24,12 +24,12 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from mmtk.config import ComponentConfig, Part, Parts, Recipe, from_text, nearest
+from mmtk.config import ComponentConfig, Part, Parts, from_text, nearest
 from mmtk.errors import ConfigError, MmtkError
 
 __all__ = ["Setting", "mapping", "read_settings", "resolve", "slip"]
 
-Model = TypeVar("Model", bound=Recipe)
+Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[Any, ...]
 
 _EVALUATED = ("$", "@", "%")
@@ -111,7 +111,8 @@ def resolve(
         base: What holds where the user said nothing, as plain data: a bundle's recipe. None: the bundle is not
             known, which is among ``problems``; settings that may be its method's are let pass.
         catalogue: The parts that are installed.
-        model: :class:`~mmtk.config.Recipe`, or :class:`~mmtk.config.RunConfig` where images are files.
+        model: :class:`~mmtk.config.Recipe`, or :class:`~mmtk.config.RunConfig` where images are files; or another
+            description with one part whose settings may be given for short, which it names as ``lead``.
         problems: What is known to be wrong already, to be told together with what is found here.
 
     Raises:
@@ -124,8 +125,10 @@ class _Resolution:
     """The tree that settings are laid into, and which setting each of its places came from."""
 
     def __init__(
-        self, base: Mapping[str, Any] | None, catalogue: Parts, model: type[Recipe], problems: Sequence[str]
+        self, base: Mapping[str, Any] | None, catalogue: Parts, model: type[BaseModel], problems: Sequence[str]
     ) -> None:
+        #: The part that does the work, whose settings need no prefix.
+        self.lead = str(getattr(model, "lead", "method"))
         self.tree: dict[str, Any] = deepcopy(dict(base or {}))
         self.lost = base is None
         self.catalogue = catalogue
@@ -144,7 +147,7 @@ class _Resolution:
             checked = self.model.model_validate(self.tree, context={"catalogue": self.catalogue})
         except ValidationError as error:
             for detail in error.errors():
-                if self.method is not None or detail["loc"][:1] != ("method",):
+                if self.method is not None or detail["loc"][:1] != (self.lead,):
                     self.problems += self._sentence(detail).splitlines()
         if self.problems:
             raise ConfigError(self.problems)
@@ -153,16 +156,17 @@ class _Resolution:
     # --- where a setting belongs
 
     def _choose_method(self, settings: Sequence[Setting]) -> None:
-        chosen = next((s for s in settings if s.path in (("method",), ("method", "kind"))), None)
-        name = _kind(chosen.value if chosen else self.tree.get("method"))
+        chosen = next((s for s in settings if s.path in ((self.lead,), (self.lead, "kind"))), None)
+        name = _kind(chosen.value if chosen else self.tree.get(self.lead))
         if name is None:
             if not self.lost:
-                self.problems.append("nothing says how to register: give bundle=NAME or method=NAME")
+                verb = {"method": "register", "segmenter": "segment"}[self.lead]
+                self.problems.append(f"nothing says how to {verb}: give bundle=NAME or {self.lead}=NAME")
             return
         try:
-            self.method = self.catalogue.find("method", name)
+            self.method = self.catalogue.find(self.lead, name)
         except MmtkError as error:
-            self.problems.append(f"{chosen or 'method'}: {error}")
+            self.problems.append(f"{chosen or self.lead}: {error}")
 
     def _place(self, setting: Setting) -> Location | None:
         """Return the path in full, or note why there is none."""
@@ -175,7 +179,7 @@ class _Resolution:
             # Without a method its settings cannot be told from slips, and the missing method is noted already.
             return None
         if (name := _field_name(self.method, first)) is not None:
-            return ("method", name, *rest)
+            return (self.lead, name, *rest)
         known = [*self.model.model_fields, *_names(self.method), "bundle"]
         hint = nearest(first, known) or f"; `mmtk show {self.method.name()}` lists the keys"
         self.problems.append(f"{setting}: unknown key{hint}")
@@ -346,7 +350,7 @@ def slip(kind: str, context: Mapping[str, Any], detail: Mapping[str, Any]) -> st
 
 def _dotted(location: Location) -> str:
     """The key that a user would type."""
-    steps = location[1:] if len(location) > 1 and location[0] == "method" else location
+    steps = location[1:] if len(location) > 1 and location[0] in ("method", "segmenter") else location
     return ".".join(str(step) for step in steps)
 
 

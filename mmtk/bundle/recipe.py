@@ -3,6 +3,7 @@
     network_def::method         the method and its settings
     preprocessing::init         placement;  likewise normalize, spacing
     sample                      what stands in where no images are given, such as "tumor_brain dim=2"
+    network_def::segmenter      likewise, of a bundle that finds lesions
     models/template.nii.gz      the fixed image of whoever gives none (a file of the bundle, not of its recipe)
 
 Nothing here evaluates anything: expressions and ``_target_`` stay the strings that they are. So a folder from
@@ -17,10 +18,22 @@ from typing import Any
 from mmtk.bundle.reading import read_config
 from mmtk.errors import ConfigError
 
-__all__ = ["NETWORK", "inference_config", "read_metadata", "read_recipe", "shipped_bundle", "template_of"]
+__all__ = [
+    "NETWORK",
+    "SEGMENTATION",
+    "inference_config",
+    "read_metadata",
+    "read_recipe",
+    "read_segmenter",
+    "segments",
+    "shipped_bundle",
+    "template_of",
+]
 
 #: What ``network_def`` targets in every bundle that holds a recipe of mmtk.
 NETWORK = "mmtk.bundle.workflow.RegistrationNetwork"
+#: The same in a bundle that finds lesions instead.
+SEGMENTATION = "mmtk.bundle.segmentation.SegmentationNetwork"
 
 _PREPARATION = ("init", "normalize", "spacing")
 
@@ -78,6 +91,11 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], str | None]:
     config = read_config(inference_config(folder))
     network = config.get("network_def")
     target = network.get("_target_") if isinstance(network, dict) else None
+    if target == SEGMENTATION:
+        raise ConfigError(
+            f"bundle '{folder.name}' finds lesions, it does not register; run it with "
+            f"`mmtk segment bundle={folder.name} image=FILE`, or give mask=auto to a run"
+        )
     if not isinstance(network, dict) or target != NETWORK:
         raise ConfigError(
             f"bundle '{folder.name}' runs {target or 'an unknown network'}, not {NETWORK}; "
@@ -97,3 +115,38 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], str | None]:
         )
     recipe.update({key: preparation[key] for key in _PREPARATION if key in preparation})
     return recipe, sample
+
+
+def segments(folder: Path) -> bool:
+    """Whether a bundle says that it finds lesions by a segmenter of mmtk; False where it cannot be read."""
+    try:
+        network = read_config(inference_config(folder)).get("network_def")
+    except ConfigError:
+        return False
+    return isinstance(network, dict) and network.get("_target_") == SEGMENTATION
+
+
+def read_segmenter(folder: Path) -> dict[str, Any]:
+    """Return a bundle's segmenter as plain data: one of mmtk, or the adapter of any other segmentation bundle.
+
+    Raises:
+        ConfigError: The bundle's configuration cannot be read, or it registers.
+    """
+    config = read_config(inference_config(folder))
+    network = config.get("network_def", config.get("network", config.get("net")))
+    target = network.get("_target_") if isinstance(network, dict) else None
+    if target == NETWORK:
+        raise ConfigError(
+            f"bundle '{folder.name}' registers, it finds no lesions; run it with `mmtk run bundle={folder.name}`"
+        )
+    if target != SEGMENTATION:
+        if not isinstance(network, dict):
+            raise ConfigError(
+                f"bundle '{folder.name}': its configuration has no network_def, so there is no network"
+            )
+        return {"kind": "monai_bundle", "bundle": str(folder)}
+    said = network.get("segmenter") if isinstance(network, dict) else None
+    if not isinstance(said, dict | str):
+        raise ConfigError(f"{inference_config(folder)}: network_def::segmenter must be a name or an object")
+    whole = {"kind": said} if isinstance(said, str) else said
+    return dict(_with_own_weights(whole, folder))

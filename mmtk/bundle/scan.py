@@ -34,6 +34,9 @@ TARGETS = {
     "mmtk.bundle.workflow.PreparePair": "mmtk.bundle.workflow.PreparePair",
     "mmtk.bundle.workflow.SaveRegistration": "mmtk.bundle.workflow.SaveRegistration",
     "mmtk.bundle.workflow.one_pair": "mmtk.bundle.workflow.one_pair",
+    "mmtk.bundle.segmentation.SegmentationNetwork": "mmtk.bundle.segmentation.SegmentationNetwork",
+    "mmtk.bundle.segmentation.ReadScans": "mmtk.bundle.segmentation.ReadScans",
+    "mmtk.bundle.segmentation.SaveSegmentation": "mmtk.bundle.segmentation.SaveSegmentation",
     "Dataset": "monai.data.dataset.Dataset",
     "monai.data.Dataset": "monai.data.dataset.Dataset",
     "DataLoader": "monai.data.dataloader.DataLoader",
@@ -64,7 +67,10 @@ IDIOMS = tuple(
 
 #: Ids that an idiom calls into, and the only targets that they may have.
 CALLED = {
-    "network_def": ("mmtk.bundle.workflow.RegistrationNetwork",),
+    "network_def": (
+        "mmtk.bundle.workflow.RegistrationNetwork",
+        "mmtk.bundle.segmentation.SegmentationNetwork",
+    ),
     "evaluator": ("SupervisedEvaluator", "monai.engines.SupervisedEvaluator"),
 }
 

@@ -22,6 +22,7 @@ from mmtk.cli.listing import plugins
 from mmtk.cli.report import report
 from mmtk.cli.run import run
 from mmtk.cli.sample import sample
+from mmtk.cli.segment import segment
 from mmtk.cli.show import show
 from mmtk.cli.train import train
 
@@ -57,6 +58,7 @@ def root(
 _FREE = {"ignore_unknown_options": True}
 
 app.command(context_settings=_FREE)(run)
+app.command(context_settings=_FREE)(segment)
 app.command(context_settings=_FREE)(apply)
 app.command(context_settings=_FREE)(evaluate)
 app.command(context_settings=_FREE)(train)

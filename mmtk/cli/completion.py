@@ -10,6 +10,7 @@ never comes alone: its values come with it, or its default.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, get_args
 
 import typer
@@ -26,6 +27,7 @@ __all__ = [
     "complete_name",
     "complete_plugin",
     "complete_plugin_kind",
+    "complete_segment",
     "complete_setting",
 ]
 
@@ -94,6 +96,47 @@ def complete_setting(context: typer.Context, incomplete: str) -> list[Any]:
     lead = f"{lead}," if lead else ""
     before = f"{key}=" if "=" in incomplete else ""
     return [f"{before}{lead}{choice}" for choice in _values(typed, key) if choice.startswith(last)]
+
+
+def complete_segment(context: typer.Context, incomplete: str) -> list[Any]:
+    """Keys of ``mmtk segment``, and the values of the one that was typed."""
+    from mmtk.config import ComponentConfig
+    from mmtk.errors import MmtkError
+    from mmtk.masking import SegmentConfig
+    from mmtk.plugins import installed
+
+    words = _joined(context.params.get("settings") or [])
+    if words and (words[-1].endswith("=") or ("=" not in words[-1] and not incomplete)):
+        word = f"{words.pop().rstrip('=')}={incomplete}"
+    else:
+        word = incomplete
+    typed = dict(w.split("=", 1) for w in words if "=" in w)
+    part: type[ComponentConfig] | None = None
+    with suppress(MmtkError):
+        part = installed().find("segmenter", typed["segmenter"]) if "segmenter" in typed else None
+    models = [SegmentConfig, *([] if part is None else [part])]
+    fields = {f.alias or name: f for m in models for name, f in m.model_fields.items() if name != "kind"}
+    known = {"bundle": "bundle to start from", **{name: f.description or "" for name, f in fields.items()}}
+    key, equals, value = word.partition("=")
+    choices = {
+        "bundle": complete_bundle(""),
+        "segmenter": [offer.name for offer in installed().offers("segmenter")],
+        **{name: _choices(f.annotation) for name, f in fields.items() if name != "segmenter"},
+    }
+    if not equals:
+        found = {n: what for n, what in known.items() if n.startswith(key) and n not in typed}
+        keys: list[Any] = [(f"{name}=", what) for name, what in found.items()]
+        if len(found) == 1:
+            (name,) = found
+            keys += [f"{name}={choice}" for choice in choices.get(name) or ["FILE"]]
+        return keys
+    before = f"{key}=" if "=" in incomplete else ""
+    files = _files(value) if "=" in incomplete and key in _SCANS else []
+    return [f"{before}{c}" for c in [*(c for c in choices.get(key, []) if c.startswith(value)), *files]]
+
+
+#: Keys of ``mmtk segment`` that name a file.
+_SCANS = ("image", "t1", "t1ce", "t2", "flair", "template", "out")
 
 
 def _joined(words: list[str]) -> list[str]:

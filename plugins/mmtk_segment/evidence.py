@@ -15,7 +15,18 @@ from scipy import ndimage
 
 from mmtk.intensity import robust
 
-__all__ = ["brain_of", "cut_out", "departure", "foreground", "normalized", "region", "robust_scale", "smoothed"]
+__all__ = [
+    "NOISE",
+    "QUIET",
+    "brain_of",
+    "cut_out",
+    "departure",
+    "foreground",
+    "normalized",
+    "region",
+    "robust_scale",
+    "smoothed",
+]
 
 #: Of a normal distribution, the standard deviation over the median of absolute values.
 MAD = 1.4826
@@ -23,9 +34,13 @@ MAD = 1.4826
 CONTENT = 0.05
 #: Distance in mm over which a mask fades; and the probability that counts as none.
 SOFT, FAINT = 1.0, 0.05
+#: Least deviation of a smoothed departure: noise under a Gaussian of two voxels has about that.
+QUIET = 0.1
 #: Bins of the reference's intensities, voxels without which one says nothing, and the departure that counts as any
 #: larger one: a bright core must not hide its edema.
 BINS, FEW, MOST = 24, 20, 10.0
+#: Least deviation of an image's intensities, in units of its brightest tissue: no scan is better.
+NOISE = 0.01
 
 
 def smoothed(image: np.ndarray, sigma: float, spacing: Sequence[float]) -> np.ndarray:
@@ -61,12 +76,9 @@ def brain_of(
     return there & near
 
 
-def robust_scale(values: np.ndarray) -> float:
-    """Return the standard deviation of most of the values, by the median of their absolute ones; above 0."""
-    if not values.size:
-        return 1.0
-    scale = MAD * float(np.median(np.abs(values)))
-    return scale if scale > 0 else float(np.abs(values).mean()) or 1.0
+def robust_scale(values: np.ndarray, least: float) -> float:
+    """Return the standard deviation of most of the values, by the median of their absolute ones, or ``least``."""
+    return max(MAD * float(np.median(np.abs(values))), least) if values.size else least
 
 
 def cut_out(image: np.ndarray, within: np.ndarray) -> np.ndarray:
@@ -90,11 +102,12 @@ def departure(image: np.ndarray, carried: np.ndarray, brain: np.ndarray) -> np.n
     of intensities does no harm, and gray matter, whose folds never match, is judged less strictly than white.
 
     Args:
-        image, carried: On one grid.
+        image, carried: On one grid, scaled by :func:`normalized`.
         brain: Where they are compared; beyond it the departure is 0.
     """
     x, y = carried[brain], image[brain]
-    edges = np.unique(np.quantile(x, np.linspace(0, 1, BINS + 1)))
+    count = min(BINS, max(1, len(x) // (2 * FEW)))
+    edges = np.unique(np.quantile(x, np.linspace(0, 1, count + 1)))
     if len(edges) < 2:
         return np.zeros(image.shape, np.float32)
     bins = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, len(edges) - 2)
@@ -107,7 +120,7 @@ def departure(image: np.ndarray, carried: np.ndarray, brain: np.ndarray) -> np.n
     if not rows:
         return np.zeros(image.shape, np.float32)
     at, middles, spreads = np.array(rows).T
-    spreads = np.maximum(spreads, 0.5 * np.median(spreads) or 1e-6)
+    spreads = np.maximum(spreads, max(0.5 * float(np.median(spreads)), NOISE))
     away = (image - np.interp(carried, at, middles)) / np.interp(carried, at, spreads)
     return np.where(brain, np.clip(away, -MOST, MOST), 0).astype(np.float32)
 

@@ -25,7 +25,7 @@ from mmtk.method import Pair
 from mmtk.result import Registration
 from mmtk.segmenters import PairSegmenter, Segmentation, entropy
 from mmtk.types import Image
-from mmtk_segment.evidence import brain_of, cut_out, departure, normalized, region, robust_scale, smoothed
+from mmtk_segment.evidence import QUIET, brain_of, cut_out, departure, normalized, region, robust_scale, smoothed
 
 __all__ = ["Inconsistency"]
 
@@ -33,6 +33,8 @@ __all__ = ["Inconsistency"]
 CAVITY = 0.35
 #: Quantile of the brain's intensities that is taken for fluid's.
 FLUID = 0.01
+#: Least deviation of the forward-backward error, mm.
+LEAST = 0.2
 
 
 class Inconsistency(PairSegmenter):
@@ -115,13 +117,13 @@ class Inconsistency(PairSegmenter):
         points = identity(grid.shape, device=device) + there.inverse.detach()
         carried = sample(torch.from_numpy(theirs).to(device)[None, None].float(), points)[0, 0].cpu().numpy()
         evidence = np.abs(smoothed(departure(ours, carried, brain), self.smoothing, grid.spacing)) * brain
-        evidence = evidence / robust_scale(evidence[brain])
+        evidence = evidence / robust_scale(evidence[brain], QUIET)
         if self.backward:
             back = self._register(theirs, ours, None, grid, device)
             # From the image to its reference by one registration, and back by the other.
             loop = compose(there.inverse.detach(), back.inverse.detach()) * grid.per_axis(points)
             away = smoothed(loop.norm(dim=1)[0].cpu().numpy() * brain, self.smoothing, grid.spacing) * brain
-            away = np.maximum(away / robust_scale(away[brain]) - 1, 0)
+            away = np.maximum(away / robust_scale(away[brain], LEAST) - 1, 0)
             evidence = evidence + self.backward * away * brain
         return evidence
 

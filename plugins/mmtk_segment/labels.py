@@ -27,10 +27,10 @@ class Labels(Segmenter):
         self.lesion, self.brats = tuple(lesion), brats
 
     def segment(self, image: Image, spacing: tuple[float, ...]) -> Mask:
-        labels = image[:, :1].detach()
+        labels = image[:, :1].detach().round()
         if not self.lesion:
             return (labels != 0).to(image.dtype)
-        return torch.isin(labels.round(), labels.new_tensor(self.lesion)).to(image.dtype)
+        return torch.isin(labels, labels.new_tensor(self.lesion)).to(image.dtype)
 
     def _find(self, image: Image, spacing: tuple[float, ...], reference: Image | None) -> Segmentation:
         mask = self.segment(image, spacing)

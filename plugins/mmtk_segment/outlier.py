@@ -19,6 +19,8 @@ from scipy import ndimage, optimize
 from mmtk.segmenters import PairSegmenter, Segmentation, entropy
 from mmtk.types import Image
 from mmtk_segment.evidence import (
+    NOISE,
+    QUIET,
     brain_of,
     cut_out,
     departure,
@@ -96,14 +98,14 @@ class Outlier(PairSegmenter):
         usual = float(np.median(image[brain]))
         less_usual = np.abs(ours - usual) > np.abs(theirs - usual)
         apart = np.abs(ours - theirs) * both
-        return apart / robust_scale(apart[both]) * less_usual if both.any() else np.zeros_like(image)
+        return apart / robust_scale(apart[both], NOISE) * less_usual
 
     def _intensity(
         self, image: np.ndarray, reference: np.ndarray, brain: np.ndarray, spacing: tuple[float, ...]
     ) -> np.ndarray:
         seen = brain & foreground(reference)
         apart = np.abs(smoothed(departure(image, reference, seen), self.smoothing, spacing)) * seen
-        return apart / robust_scale(apart[seen])
+        return apart / robust_scale(apart[seen], QUIET)
 
 
 def find_plane(image: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -64,7 +63,7 @@ class InconsistencyConfig(_EvidenceConfig):
 
     target = "mmtk_segment.inconsistency:Inconsistency"
     capabilities = Capabilities(needs_fixed=True)
-    limits = {"agreement": 0.15, "memory": 320}
+    limits = {"agreement": 0.3, "memory": 320}
 
     kind: Literal["inconsistency"] = "inconsistency"
     rounds: int = Field(
@@ -130,18 +129,15 @@ class MonaiBundleConfig(ComponentConfig):
     capabilities = Capabilities(learned=True)
 
     kind: Literal["monai_bundle"] = "monai_bundle"
-    folder: Path | None = Field(default=None, description="folder of the bundle")
+    bundle: str | None = Field(default=None, description="name or folder of the bundle")
     lesion: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(),
-        description="channels of the output that are lesion, or labels where it is a label map; none: all but the first "
-        "channel of a softmax, all of a sigmoid",
+        description="channels of the output that are lesion, from 0; none: all but the first of a softmax, all of a "
+        "sigmoid",
     )
     activation: Literal["auto", "softmax", "sigmoid", "none"] = Field(
         default="auto",
         description="what makes probabilities; auto: as the bundle's own postprocessing says",
-    )
-    trust: bool = Field(
-        default=False, description="run the bundle although its configuration holds code; you have read it"
     )
 
 
