@@ -84,11 +84,20 @@ class Plan:
         make(name, self.sample_folder, {**dict(word.split("=", 1) for word in options), "seed": seed})
         return RunConfig(**self._sample_files(), **dict(self.recipe))
 
-    def _sample_files(self) -> dict[str, Path]:
+    def _sample_files(self) -> dict[str, Any]:
         assert self.sample is not None
         labeled = self.sample.split()[0] in LABELED
         names = {k: n for k, n in SAMPLE_FILES.items() if "labels" not in k or labeled}
-        return {key: self.sample_folder / name for key, name in names.items()}
+        files: dict[str, Any] = {key: self.sample_folder / name for key, name in names.items()}
+        for name in self._sample_channels():
+            for side in ("moving", "fixed"):
+                files.setdefault(f"more_{side}", []).append(self.sample_folder / f"{side}_{name}.nii.gz")
+        return files
+
+    def _sample_channels(self) -> list[str]:
+        assert self.sample is not None
+        asked = dict(word.split("=", 1) for word in self.sample.split()[1:])
+        return [name for name in asked.get("modalities", "").split(",") if name]
 
     def data(self) -> dict[str, Any]:
         """The resolved description as plain data, files first."""
@@ -119,7 +128,11 @@ class Plan:
             if more:
                 options[name] = ",".join(path or "none" for path in (options[name], *more))
         if self.sample:
-            options = {key: str(path) for key, path in self._sample_files().items()}
+            files = self._sample_files()
+            options = {key: str(path) for key, path in files.items() if not key.startswith("more_")}
+            for name in CHANNELED:
+                more = files.get(f"more_{name}", ())
+                options[name] = ",".join(map(str, (options[name], *more)))
         options["output_dir"] = str(self.out)
         options.update(
             {f"preprocessing::{k}": now[k] for k in ("init", "normalize", "spacing") if now[k] != then[k]}

@@ -1,6 +1,7 @@
 """What a sample leaves in its folder.
 
 moving.nii.gz fixed.nii.gz mask.nii.gz    what is registered
+moving_t2.nii.gz fixed_t2.nii.gz          the same of further modalities, where there are any
 fixed_mask.nii.gz                         the fixed positions that correspond to the lesion
 labels_moving.nii.gz labels_fixed.nii.gz  where there are labels
 truth_displacement.nii.gz                 what a registration has to find: fixed to moving, as ITK reads it
@@ -52,6 +53,8 @@ def save(sample: Sample, folder: str | Path) -> Path:
         "fixed_mask.nii.gz": (sample.fixed_mask, "uint8"),
         "truth_appearance.nii.gz": (sample.appearance, "float32"),
     }
+    for name, (moving, fixed) in sample.channels.items():
+        images |= {f"moving_{name}.nii.gz": (moving, "float32"), f"fixed_{name}.nii.gz": (fixed, "float32")}
     for side, labels in (("moving", sample.labels_moving), ("fixed", sample.labels_fixed)):
         if labels is not None:
             images[f"labels_{side}.nii.gz"] = (labels, str(labels.dtype))
@@ -60,11 +63,16 @@ def save(sample: Sample, folder: str | Path) -> Path:
     write_displacement(target / "truth_displacement.nii.gz", unpack(packed), like)
     _write_truth(target / TRUTH_FILE, Truth.of(sample), packed)
     written = {*images, "truth_displacement.nii.gz", TRUTH_FILE}
+    told = _FILES | {
+        f"{side}_{name}.nii.gz": f"{name} of the {side} image"
+        for name in sample.channels
+        for side in ("moving", "fixed")
+    }
     if sample.facts.get("notice"):
         (target / "LICENSE.MNI.txt").write_bytes((DATA / "LICENSE.MNI.txt").read_bytes())
     write_json(
         target / "sample.json",
-        {**sample.facts, "files": {name: what for name, what in _FILES.items() if name in written}},
+        {**sample.facts, "files": {name: what for name, what in told.items() if name in written}},
     )
     return target
 

@@ -25,6 +25,10 @@ def _pair(raw: Any) -> Any:
     return items
 
 
+def _list(raw: Any) -> Any:
+    return [item.strip() for item in raw.strip("()[] ").split(",")] if isinstance(raw, str) else raw
+
+
 def _none(raw: Any) -> Any:
     return None if isinstance(raw, str) and raw.lower() == "none" else raw
 
@@ -75,6 +79,9 @@ class TumorBrainOptions(SampleOptions):
     contrast: Literal["same", "gamma", "other"] = Field(
         default="same", description="of the moving image: as the fixed, a monotone change of it, or like a T2"
     )
+    modalities: Annotated[tuple[Literal["t1ce", "t2", "flair"], ...], BeforeValidator(_list)] = Field(
+        default=(), description="further scans of both brains, each with noise and bias of its own"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -87,10 +94,6 @@ class TumorBrainOptions(SampleOptions):
 
 Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 Kinds = Literal["none", "bright", "lookalike", "resected"]
-
-
-def _list(raw: Any) -> Any:
-    return [item.strip() for item in raw.strip("()[] ").split(",")] if isinstance(raw, str) else raw
 
 
 class BrainsOptions(SampleOptions):

@@ -31,6 +31,7 @@ class Sample:
         labels_moving: Label map carried along with the moving image, the lesion's core as one label of its own.
         labels_fixed: Label map of the fixed image.
         affine: ``(4, 4)`` voxel to world, RAS mm; one for both images.
+        channels: Moving and fixed image of further modalities, by their names.
         facts: What was asked and drawn, in plain data: it becomes ``sample.json``.
     """
 
@@ -44,6 +45,7 @@ class Sample:
     affine: np.ndarray
     labels_moving: np.ndarray | None = None
     labels_fixed: np.ndarray | None = None
+    channels: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -26,8 +26,19 @@ class Contrast:
 
     @classmethod
     def named(cls, name: str, tissue: dict[str, float], top: float) -> Contrast:
-        """``same``, ``gamma`` (monotone, darker in the middle) or ``other`` (like a T2: fluid is brightest)."""
-        if name == "other":
+        """``same`` (``t1``, ``t1ce``), ``gamma`` (monotone, darker in the middle), ``other`` (``t2``: fluid is
+        brightest) or ``flair`` (fluid is darkest, grey matter brighter than white)."""
+        if name == "flair":
+            seen = (
+                0.0,
+                0.3 * tissue["csf"],
+                tissue["csf"],
+                tissue["grey"],
+                tissue["white"],
+                max(top, 1.01 * tissue["white"]),
+            )
+            return cls(seen, (0.0, 0.12 * top, 0.45 * top, 0.75 * top, 0.6 * top, 0.58 * top))
+        if name in ("other", "t2"):
             # The darkest fluid of a T1 lies far below the mean of its class, which is half brain.
             fluid, csf, grey, white = 0.3 * tissue["csf"], tissue["csf"], tissue["grey"], tissue["white"]
             seen = (0.0, fluid, csf, grey, white, max(top, 1.01 * white))

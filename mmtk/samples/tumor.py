@@ -29,6 +29,7 @@ RADII = {"bright": (8.0, 15.0), "lookalike": (8.0, 15.0), "resected": (14.0, 9.0
 _SMALLEST, _DRAWS = 0.3, 30
 
 #: Independent streams of random numbers: changing the lesion leaves the bending, the place and the noise alone.
+_MODALITIES = ("t1ce", "t2", "flair")
 _STREAMS = ("bending", "place", "form", "texture", "bias", "noise")
 
 
@@ -49,6 +50,7 @@ def tumor_brain(
     noise: float = 0.02,
     bias: float = 0.0,
     contrast: str = "same",
+    modalities: tuple[str, ...] = (),
 ) -> Sample:
     """Make a patient with a lesion and the healthy brain to register it onto.
 
@@ -71,6 +73,8 @@ def tumor_brain(
         noise: Standard deviation of the Rician noise in units of the 99.5th percentile of the brain.
         bias: Relative amplitude of the bias field; 0 for none.
         contrast: ``same``, ``gamma`` (a monotone change) or ``other`` (like a T2).
+        modalities: Of ``t1ce``, ``t2``, ``flair``: further scans of both brains, each with noise and bias of its own;
+            they share shape and lesion, and what one hides another may show.
 
     Raises:
         ConfigError: An option is unknown or out of range, or no map without folds can be drawn from them.
@@ -158,16 +162,25 @@ def patient(
 
     sources = source.reshape(brain.dim, -1)
     moving, mask, core, air = _patient(brain, lesion, contrast, sources)
+    clean = _modalities(scene, options, tissue, top, sources, healthy=healthy)
     fixed = brain.image
     if other is not None:
         fixed = np.clip(_sample(brain.image, brain.voxels(seen.reshape(brain.dim, -1)), order=3), 0, None)
         fixed = fixed.reshape(brain.image.shape)
     appearance, fixed_mask = _true_appearance(fixed, lesion, contrast, seen.reshape(brain.dim, -1))
-    if options.bias > 0:
-        moving = moving * bias_field(streams["bias"], brain.axes, options.bias, ~air)
-    if options.noise > 0:
-        moving = rician(streams["noise"], moving, options.noise * top)
-    moving = np.where(air, 0.0, moving)
+
+    def scanned(image: np.ndarray, bias: np.random.Generator, noise: np.random.Generator) -> np.ndarray:
+        if options.bias > 0:
+            image = image * bias_field(bias, brain.axes, options.bias, ~air)
+        if options.noise > 0:
+            image = rician(noise, image, options.noise * top)
+        return np.where(air, 0.0, image).astype(np.float32)
+
+    channels = {}
+    for name, (image, shown) in clean.items():
+        draws = [np.random.default_rng([options.seed, _MODALITIES.index(name), what]) for what in (11, 12)]
+        channels[name] = scanned(image, *draws), shown(fixed).astype(np.float32)
+    moving = scanned(moving, streams["bias"], streams["noise"])
 
     h = np.array(brain.spacing).reshape(-1, *[1] * brain.dim)
     displacement = (pull_back / h).astype(np.float32)
@@ -195,6 +208,7 @@ def patient(
         affine=brain.affine.copy(),
         labels_moving=_carry_labels(brain, sources, core),
         labels_fixed=_fixed_labels(scene, seen),
+        channels=channels,
         facts=facts,
     )
 
@@ -276,6 +290,28 @@ def _place(rng: np.random.Generator, brain: Brain, depth: float) -> np.ndarray:
     else:
         fit = np.flatnonzero(below >= 0.9 * below.max())
     return inside[rng.choice(fit)] * steps
+
+
+def _modalities(
+    scene: _Scene,
+    options: TumorBrainOptions,
+    tissue: dict[str, float],
+    top: float,
+    sources: np.ndarray,
+    *,
+    healthy: bool,
+) -> dict[str, tuple[np.ndarray, Contrast]]:
+    """Return the patient's further scans without noise, and what makes one of a T1."""
+    import numpy as np
+
+    made = {}
+    for name in options.modalities:
+        contrast = Contrast.named("same" if name == "t1ce" else name, tissue, top)
+        shown = options.model_copy(update={"contrast": "same" if name == "t1ce" else "other"})
+        stream = np.random.default_rng([options.seed, _STREAMS.index("texture")])  # one lesion in all of them
+        lesion = None if healthy else _draw_lesion(scene, shown, tissue, contrast, stream)
+        made[name] = _patient(scene.brain, lesion, contrast, sources)[0], contrast
+    return made
 
 
 def _draw_lesion(
