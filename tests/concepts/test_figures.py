@@ -68,6 +68,12 @@ def test_frames(script: Any, tmp_path: Path) -> None:
     drawn(script, "frames", tmp_path)
 
 
+def test_distillation(script: Any, tmp_path: Path) -> None:
+    numbers = drawn(script, "distillation", tmp_path)
+    for volumes in numbers.values():
+        assert 0 < volumes["ET"] < volumes["TC"] < volumes["WT"]
+
+
 @pytest.mark.slow
 def test_integrators(script: Any, tmp_path: Path) -> None:
     numbers = drawn(script, "integrators", tmp_path)

@@ -149,6 +149,6 @@ def main(draw: Draw, *, networks: bool = False) -> None:
         with tempfile.TemporaryDirectory() as folder:
             numbers = draw(Path(folder), True, *[Path(folder)] * networks)
     else:
-        numbers = draw(chosen.out, False, *[chosen.runs] * networks)
+        numbers = draw(chosen.out, False, *([chosen.runs] if networks else []))
     for name, value in rounded(numbers).items():
         print(f"{name}: {json.dumps(value)}")
