@@ -59,7 +59,7 @@ class Finding:
         better: -1 where less is better, 1 where more is, 0 where neither.
         values: By method, one a case.
         tests: By method, less the reference.
-        aside: Methods that cannot be the best, since they register nothing: identity, oracle.
+        aside: Methods that cannot be the best and are not tested, since they register nothing: identity, oracle.
     """
 
     name: str
@@ -76,11 +76,11 @@ class Finding:
         """The method with the best mean, of those that miss the fewest cases; None where two share it."""
         if not self.better:
             return None
-        rivals = {method: s for method, s in self.summaries.items() if s.n and method not in self.aside}
+        rivals = {method: s for method, s in self.summaries.items() if method not in self.aside}
         most = max((s.n for s in rivals.values()), default=0)
-        means = {method: self.better * s.mean for method, s in rivals.items() if s.n == most}
+        means = {method: self.better * s.mean for method, s in rivals.items() if s.n and s.n == most}
         top = [method for method, mean in means.items() if mean == max(means.values())]
-        return top[0] if len(top) == 1 and len(means) > 1 else None
+        return top[0] if len(top) == 1 and len(rivals) > 1 else None
 
     @property
     def decimals(self) -> int:
@@ -190,6 +190,7 @@ def analyse(
         else:
             better = 0 if first in NEITHER or first.endswith("_before") else -1
         values = results.values(name)
+        held = {m: numbers for m, numbers in values.items() if m not in aside or m == results.reference}
         found.append(
             Finding(
                 name=name,
@@ -198,7 +199,7 @@ def analyse(
                 better=better,
                 values=values,
                 summaries={method: summarize(numbers) for method, numbers in values.items()},
-                tests=compare(values, results.reference, seed=seed) if results.reference in values else {},
+                tests=compare(held, results.reference, seed=seed) if results.reference in values else {},
                 aside=aside,
             )
         )

@@ -107,6 +107,7 @@ def _page(
         doubts=doubts(results, main),
         methods=results.methods,
         reference=study.reference,
+        compared=len(main[0].tests) if main else 0,
         seeds=len(study.config.seeds),
         threads=study.config.threads,
         jobs=jobs,

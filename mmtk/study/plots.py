@@ -42,12 +42,15 @@ class _Scale:
             powers = range(math.floor(self.low), math.ceil(self.high) + 1)
             every = [m * 10.0**p for p in powers for m in (1, 2, 5)]
             seen = [v for v in every if self.low <= math.log10(v) <= self.high]
-            return seen if len(seen) <= 7 else [v for v in seen if f"{v:e}"[0] == "1"]
-        rough = (self.high - self.low) / 5
+            if len(seen) > 7:
+                return [v for v in seen if f"{v:e}"[0] == "1"]
+            if len(seen) > 1:
+                return seen
+        low, high = (10**end if self.log else end for end in (self.low, self.high))
+        rough = (high - low) / 5
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough)
-        first = math.ceil(self.low / step)
-        return [k * step for k in range(first, math.floor(self.high / step) + 1)]
+        return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _margin(names: Sequence[str]) -> float:
@@ -144,8 +147,12 @@ def differences(finding: Finding, reference: str, cases: Sequence[str]) -> str:
 
 
 def accuracy_against_time(finding: Finding, time: Finding) -> str:
-    """Return a point for each method: medians over the cases, lines from quartile to quartile."""
-    methods = [m for m in finding.values if finding.summaries[m].n and time.summaries[m].median > 0]
+    """Return a point for each method that registers: medians over the cases, lines from quartile to quartile."""
+    methods = [
+        m
+        for m in finding.values
+        if finding.summaries[m].n and time.summaries[m].median > 0 and m not in finding.aside
+    ]
     height = 330
     left = 70
     across = _Scale(
@@ -158,6 +165,10 @@ def accuracy_against_time(finding: Finding, time: Finding) -> str:
         y = down(tick)
         parts.append(f'<path class="grid" d="M{left} {y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text class="row tick" x="{left - 6}" y="{y + 4:.1f}">{number(round(tick, 12))}</text>')
+    parts.append(
+        f'<text class="axis-name" transform="translate(14 {(TOP + height - BOTTOM) / 2:.0f}) rotate(-90)">'
+        f"{escape(finding.label)} (median)</text>"
+    )
     taken: list[tuple[float, float]] = []
     for method in sorted(methods, key=lambda m: down(finding.summaries[m].median)):
         here, cost = finding.summaries[method], time.summaries[method]
@@ -172,6 +183,6 @@ def accuracy_against_time(finding: Finding, time: Finding) -> str:
         while any(abs(at - other) < 13 and abs(x - place) < 150 for place, other in taken):
             at += 13
         taken.append((x, at))
-        side = 'class="row"' if beyond else 'class="name"'
+        side = 'class="row halo"' if beyond else 'class="name halo"'
         parts.append(f'<text {side} x="{x - 9 if beyond else x + 9:.1f}" y="{at:.1f}">{_short(method)}</text>')
     return _svg(height, parts, f"{finding.label} against {time.label}")

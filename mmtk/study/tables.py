@@ -37,6 +37,8 @@ def test_cells(finding: Finding, method: str) -> tuple[str, ...]:
     test: Paired = finding.tests[method]
 
     def spread(middle: float, interval: tuple[float, float]) -> str:
+        if math.isnan(middle):
+            return "–"
         low, high = (finding.text(end, sign=True) for end in interval)
         return f"{finding.text(middle, sign=True)} [{low}, {high}]"
 

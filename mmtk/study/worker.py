@@ -45,6 +45,7 @@ def main(path: Path, started: float | None = None) -> None:
         traceback.print_exc()
         record["message"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if record["status"] == "failed":
+        print(record["message"], file=sys.stderr)
         record["metrics"] = {"cost": cost_so_far(started)}
     write_json(Path(job["record"]), {**job["about"], **record})
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmtk.errors import ConfigError
-from mmtk.study.analysis import analyse, doubts, headline, worst
-from mmtk.study.plots import accuracy_against_time, boxes, differences
+from mmtk.study.analysis import HEADLINE, analyse, doubts, headline, usual_of, worst
+from mmtk.study.benchmarks import Benchmark, Measure
+from mmtk.study.plots import _Scale, accuracy_against_time, boxes, differences
 from mmtk.study.results import Record, Results, write_csv
 from mmtk.study.tables import as_latex, as_markdown, statistics_csv
 
@@ -118,3 +121,51 @@ def test_names_are_text_wherever_they_go():
     finding, time = analyse(Results(records, "a"), ["truth.outside_mm", "cost.register_s"])
     for plot in (boxes(finding, "xyz"), differences(finding, "a", "xyz"), accuracy_against_time(finding, time)):
         assert "b&c" in "".join(ElementTree.fromstring(plot).itertext())
+
+
+def test_rows_that_register_nothing_are_neither_the_best_nor_tested():
+    records = [record(m, f"c{i}", x + i) for m, x in (("a", 2.0), ("b", 3.0), ("oracle", 0.0)) for i in range(7)]
+    (finding, time) = analyse(
+        Results(records, "a"), ["truth.outside_mm", "cost.register_s"], aside=frozenset({"oracle"})
+    )
+    assert finding.best == "a" and list(finding.tests) == ["b"]
+    assert finding.tests["b"].p_holm == finding.tests["b"].p, "there is one comparison"
+    assert ">oracle<" in boxes(finding, [f"c{i}" for i in range(7)])
+    assert ">oracle<" not in accuracy_against_time(finding, time)
+    # As a reference it is held against.
+    (finding,) = analyse(Results(records, "oracle"), ["truth.outside_mm"], aside=frozenset({"oracle"}))
+    assert list(finding.tests) == ["a", "b"] and finding.best == "a"
+
+
+def test_benchmarks_say_which_columns_there_are_and_what_their_own_numbers_mean():
+    class Mine(Benchmark):
+        metrics = ("cost.register_s", "mine.glue", "truth.outside_mm", "landmarks.robustness")
+        measures = {"glue": Measure("glue, %", "how much of it sticks", 1)}
+
+        def cases(self, folder):
+            return []
+
+    class Other(Mine):
+        metrics = ("similarity.correlation_outside", "truth.outside_mm")
+        measures = {}
+
+    both = {"mine": Mine(), "other": Other()}
+    usual = usual_of(both)
+    assert usual == [
+        "mine.glue", "truth.outside_mm", "landmarks.robustness", "similarity.correlation_outside", "cost.register_s",
+    ]  # fmt: skip
+    more = {"mine.glue": 4.0, "similarity.correlation_outside": 0.5}
+    results = Results([record(m, c, 1.0, **more) for m in "ab" for c in "cde"], "a")
+    assert headline(results, None, usual) == [name for name in usual if name != "landmarks.robustness"]
+    assert headline(results, ["truth.outside_mm"], usual) == ["truth.outside_mm"], "what a study says counts first"
+    (glue,) = analyse(results, ["mine.glue"], benchmarks=both)
+    assert (glue.label, glue.better) == ("glue, %", 1)
+    assert usual_of({}) == HEADLINE
+
+
+@given(st.floats(1e-4, 1e4), st.floats(1.001, 1e5))
+def test_an_axis_has_two_numbers_at_least_and_none_beyond_its_ends(least, factor):
+    for log in (False, True):
+        scale = _Scale([least, least * factor], 0, 600, log=log)
+        ticks = scale.ticks()
+        assert len(ticks) >= 2 and all(-1e-6 <= scale(tick) <= 600 + 1e-6 for tick in ticks), (log, ticks)
