@@ -168,6 +168,7 @@ class LearnedMethod(Method):
     def register(self, pair: Pair, progress: Progress = silent) -> Registration:
         """Register a pair; see the module's docstring for the engines."""
         begin = time.perf_counter()
+        self._fit_channels(pair.moving.shape[1])
         if self.weights is None:
             identity = np.eye(4) if pair.affine is None else pair.affine
             frame = _Frame.on(replace(pair, affine=identity), pair.grid, identity)
@@ -198,6 +199,19 @@ class LearnedMethod(Method):
         )
         with torch.no_grad():
             return _finish(pair, frame, batch, prediction, report)
+
+    def _fit_channels(self, count: int) -> None:
+        """Make a network of as many channels as the images have; weights have theirs.
+
+        Raises:
+            ConfigError: The weights, or the method, are for another number of channels.
+        """
+        if self.weights is None and "channels" in self.settings:
+            self.settings["channels"] = count
+        known = int(self.settings.get("channels", 1))
+        if known != count:
+            whose = f"method={self.kind} takes" if self.weights is None else f"weights={self.path} take"
+            raise ConfigError(f"moving: {count} channels, but {whose} {known}; name as many, one file for each")
 
     def _run(self, model: Model, batch: Batch, progress: Progress) -> tuple[list[float], int, Outcome, Prediction]:
         if self.engine == "optimize":

@@ -41,6 +41,11 @@ class _MetaMorphConfig(LearnedConfig):
         default=0.0, ge=0, description="weight of the inverse-consistency term (thesis 5.2.1); 0: without"
     )
     similarity: SimilarityPart = Field(default=SquaredDifferenceConfig(), description="data term of the energy")
+    channels: int = Field(
+        default=1,
+        ge=1,
+        description="channels of each image that weights are trained for; optimize: as the images have",
+    )
     scale: float = Field(default=100.0, gt=0, description="size of momenta as the network sees them")
 
 

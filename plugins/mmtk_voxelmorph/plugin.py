@@ -26,6 +26,11 @@ class VoxelMorphConfig(LearnedConfig):
         description="leave the lesion out of the cost and of what the network sees (cost-function masking)",
     )
     similarity: SimilarityPart = Field(default=SquaredDifferenceConfig(), description="data term of the energy")
+    channels: int = Field(
+        default=1,
+        ge=1,
+        description="channels of each image that weights are trained for; optimize: as the images have",
+    )
     widths: tuple[int, ...] = Field(
         default=(16, 32, 32, 32), min_length=1, description="channels of the U-Net's levels, finest first"
     )
