@@ -151,7 +151,8 @@ METHODS: Mapping[str, Method] = {
     ),
     "lcc-demons": Method("mmtk", "LCC-demons of our own", {"method": "lcc_demons"}, True),
     "lcc-demons-long": Method(
-        "mmtk", "LCC-demons of our own, 60, 60 and 40 iterations", {"method": "lcc_demons", "iterations": [60, 60, 40]}, True
+        "mmtk", "LCC-demons of our own, 60, 60 and 40 iterations",
+        {"method": "lcc_demons", "iterations": [60, 60, 40]}, True,
     ),
     "demons": Method("demons", "SimpleITK diffeomorphic demons, pyramid 4/2/1", {}),
 }  # fmt: skip
