@@ -7,7 +7,7 @@ becomes core (thesis 3.5.2); 20 voxels of BraTS's 1 mm, so 20 mm^3, and a voxel 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,7 +104,7 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float
 
 def judge(
     network: nn.Module, weights: Any, heads: Any, modalities: Sequence[int], half: bool
-) -> list[Mapping[str, float]]:
+) -> list[dict[str, float]]:
     """Return the scores of a network on whole heads, one mapping each.
 
     Args:

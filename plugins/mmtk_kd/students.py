@@ -83,12 +83,12 @@ class _Student(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.objective = network, objective
-        self.channels, self.teacher_channels, self.half = list(channels), list(teacher_channels), half
+        self.channels, self.teacher_channels, self.narrow = list(channels), list(teacher_channels), half
         self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]  # a list: no submodule
 
     def forward(self, batch: HeadBatch) -> Answer:
         image = batch.image
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.narrow):
             ours = _seen(self.network, image[:, self.channels], self.objective.layers if self.training else ())
             theirs: dict[str, Tensor] = {}
             if self._teacher and self.training and self.objective.taught:
@@ -185,7 +185,7 @@ class Distilling(_Segmenting):
 class _AnyModalities(nn.Module):
     def __init__(self, network: nn.Module, tested: Sequence[int], half: bool) -> None:
         super().__init__()
-        self.network, self.tested, self.half = network, list(tested), half
+        self.network, self.tested, self.narrow = network, list(tested), half
 
     def forward(self, batch: HeadBatch) -> Answer:
         image, extra = batch.image, None
@@ -193,7 +193,7 @@ class _AnyModalities(nn.Module):
         if self.training:  # any of the subsets, equally likely
             drawn = int(torch.randint(1, 2 ** image.shape[1], ()))
             present = [k for k in range(image.shape[1]) if drawn >> k & 1]
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.narrow):
             if self.training and isinstance(self.network, UHVED):
                 logits, painted, divergence = self.network.learn(image[:, present], present)
                 extra = 0.1 * (F.mse_loss(painted.float(), image) + divergence.float())

@@ -44,7 +44,15 @@ from mmtk_kd.networks import CLASSES, UHVED, HeMIS, UNet
 from mmtk_kd.plugin import DistillationConfig
 from mmtk_kd.students import Distilling, HeteroModal, prepare_heads
 
-__all__ = ["build_network", "heads_of", "load_network", "make_objective", "make_task", "run"]
+__all__ = [
+    "build_network",
+    "heads_of",
+    "load_network",
+    "make_objective",
+    "make_task",
+    "run",
+    "write_weights",
+]
 
 
 #: Weights of the features' terms that bring them to a tenth to one of the reference's.
