@@ -340,6 +340,15 @@ class Recipe(Preparation):
     """How to register, without the images: what a bundle holds."""
 
     method: MethodPart = Field(description="what registers")
+    segmenter: SegmenterPart | None = Field(
+        default=None,
+        description="what finds the lesion for mask=auto; none: the best that is installed. `labels` takes it from the "
+        "label map that mask= names",
+    )
+    mask_sensitivity: bool = Field(
+        default=False,
+        description="register three times more, with the mask dilated, eroded and left out, and report what changes",
+    )
 
 
 class RunConfig(Recipe):
@@ -350,8 +359,10 @@ class RunConfig(Recipe):
         "patient's folder named as BraTS does"
     )
     fixed: InputFile = Field(description="image that stays; several channels likewise, none where it lacks one")
-    mask: InputFile | None = Field(
-        default=None, description="lesion on the moving image; any non-zero voxel counts"
+    mask: Literal["auto"] | InputFile | None = Field(
+        default=None,
+        description="lesion on the moving image; any non-zero voxel counts, and fractions are probabilities; auto: a "
+        "segmenter looks for it",
     )
     fixed_mask: InputFile | None = Field(
         default=None, description="lesion on the fixed image; there the images are not compared"
@@ -394,7 +405,27 @@ class RunConfig(Recipe):
         for name in ("moving", "fixed", "mask"):
             more = getattr(self, f"more_{name}")
             found.update({f"{name}[{number}]": path for number, path in enumerate(more, 2)})
-        return {name: path for name, path in found.items() if path is not None}
+        return {name: path for name, path in found.items() if path is not None and path != "auto"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_segmenter_is_for_finding(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and raw.get("segmenter") is not None and raw.get("mask") is None:
+            return {**raw, "mask": "auto"}
+        return raw
+
+    @model_validator(mode="after")
+    def _the_mask_has_one_source(self) -> Self:
+        kind = None if self.segmenter is None else self.segmenter.kind
+        if kind == "labels" and self.mask == "auto":
+            raise ValueError("segmenter=labels: the label map is missing; give mask=FILE")
+        if kind not in (None, "labels") and self.mask not in (None, "auto"):
+            raise ValueError(
+                f"mask={self.mask} and segmenter={kind}: both say where the lesion is; give one of them"
+            )
+        if self.mask == "auto" and self.more_mask:
+            raise ValueError("mask=auto: is one mask for all channels; leave the others out")
+        return self
 
     @model_validator(mode="after")
     def _a_lesion_is_there_to_leave_out(self) -> Self:

@@ -27,6 +27,8 @@ from mmtk import io
 from mmtk.config import ComponentConfig, Recipe, RunConfig
 from mmtk.errors import ConfigError, ResourceError
 from mmtk.fields import identity, sample
+from mmtk.masking.finding import FoundMask, find_mask
+from mmtk.masking.sensitivity import sensitivity
 from mmtk.measure import measure
 from mmtk.method import Milestones, Progress, forgetful, silent
 from mmtk.modalities import KNOWN, spread
@@ -55,6 +57,7 @@ class Result:
         notes: Sentences that a user should read.
         settings: The method and the preparation, as plain data.
         label_maps: ``labels`` and ``fixed_labels`` as they were read, if given.
+        looked_for: The mask that a segmenter found, and how sure it was; None if it was given, or there is none.
     """
 
     images: Warped
@@ -65,6 +68,7 @@ class Result:
     notes: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     label_maps: Mapping[str, io.Volume] = field(default_factory=dict)
+    looked_for: FoundMask | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -155,6 +159,8 @@ def register(
     labels: Any = None,
     fixed_labels: Any = None,
     method: str | Mapping[str, Any] | ComponentConfig = "metamorphosis",
+    segmenter: str | Mapping[str, Any] | ComponentConfig | None = None,
+    mask_sensitivity: bool = False,
     init: str | os.PathLike[str] = "affine",
     normalize: str = "robust",
     spacing: tuple[float, ...] | None = None,
@@ -168,10 +174,14 @@ def register(
     Args:
         moving, fixed: Path, nibabel image, array or :class:`~mmtk.io.Volume`, 2-D or 3-D; or a list of them, one for
             each channel, None where that side lacks it; or the folder of a patient, named as BraTS names it.
-        mask: Lesion on the moving image; any non-zero voxel counts. A list: one for each channel.
+        mask: Lesion on the moving image; any non-zero voxel counts, and fractions are probabilities. A list: one for
+            each channel. ``"auto"``: a segmenter looks for it.
         fixed_mask: Lesion on the fixed image; there the two are not compared.
         labels, fixed_labels: Label maps; the first is carried along, with both overlaps are reported.
         method: Name of an installed method, or its description.
+        segmenter: Name of an installed segmenter, or its description: what finds the mask. With ``labels``, what takes
+            it from the label map that ``mask`` is.
+        mask_sensitivity: Register three times more, with other masks, and report what changes.
         init: ``none``, ``center``, ``rigid``, ``affine`` or a transform file.
         normalize: ``robust``, ``histogram`` or ``none``.
         spacing: mm per pixel, for images whose file does not say.
@@ -186,7 +196,13 @@ def register(
     Raises:
         ConfigError: If the description or an input is wrong; nothing was computed.
     """
-    recipe = _recipe(method, init, normalize, spacing, settings)
+    recipe = _recipe(method, segmenter, mask_sensitivity, init, normalize, spacing, settings)
+    if recipe.segmenter is not None and mask is None:
+        mask = "auto"
+    if recipe.segmenter is not None and recipe.segmenter.kind != "labels" and not _is_auto(mask):
+        raise ConfigError(
+            f"mask and segmenter={recipe.segmenter.kind}: both say where the lesion is; give one of them"
+        )
     given, channels = _dealt_out({"moving": moving, "fixed": fixed, "mask": mask}, recipe)
     return _register(
         recipe,
@@ -214,14 +230,34 @@ def _dealt_out(images: Mapping[str, Any], recipe: Recipe) -> tuple[dict[str, Any
     return {**dict.fromkeys(images), **dealt}, channels
 
 
-def _recipe(method: Any, init: Any, normalize: str, spacing: Any, settings: Mapping[str, Any]) -> Recipe:
+def _is_auto(mask: Any) -> bool:
+    return isinstance(mask, str) and mask == "auto"
+
+
+def _recipe(
+    method: Any,
+    segmenter: Any,
+    mask_sensitivity: bool,
+    init: Any,
+    normalize: str,
+    spacing: Any,
+    settings: Mapping[str, Any],
+) -> Recipe:
     from mmtk.plugins import installed
     from mmtk.settings import Setting, resolve
 
     start = {"method": method} if isinstance(method, ComponentConfig) else {}
     typed = [] if start else _typed("method", method)
     typed += [Setting(f"method.{key}", value) for key, value in settings.items()]
-    typed += [Setting("init", init), Setting("normalize", normalize)]
+    if isinstance(segmenter, ComponentConfig):
+        start["segmenter"] = segmenter
+    elif segmenter is not None:
+        typed += _typed("segmenter", segmenter)
+    typed += [
+        Setting("init", init),
+        Setting("normalize", normalize),
+        Setting("mask_sensitivity", mask_sensitivity),
+    ]
     if spacing is not None:
         typed.append(Setting("spacing", spacing))
     catalogue = installed().following(setting.value for setting in typed)
@@ -275,6 +311,12 @@ def _register(
     place = pick_device(device)
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
+    looked: FoundMask | None = None
+    if _is_auto(mask) or (recipe.segmenter is not None and mask is not None):
+        with clock("segment"), _memory_told("looking for the lesion"):
+            looked = _looked_for(recipe, moving, fixed, mask, channels or {}, place)
+        mask = None if looked.empty else looked.mask
+        recipe = _told_of_the_lesion(recipe, looked)
     with clock("prepare"), _memory_told("preparing the images"):
         prepared = prepare(
             moving=moving,
@@ -298,18 +340,67 @@ def _register(
     with clock("warp"), torch.no_grad(), _memory_told("sampling the results"):
         images = warp_native(prepared, found, carried)
         metrics = measure(prepared, found, images, target)
+    if recipe.mask_sensitivity and prepared.mask is not None:
+        with clock("mask sensitivity"), _memory_told("registering with other masks"):
+            metrics = {**metrics, "mask_sensitivity": sensitivity(prepared, recipe.method, found)}
+    if looked is not None:
+        metrics = {**metrics, "mask": looked.metrics()}
     return Result(
         images=images,
         registration=found,
         prepared=prepared,
         metrics=metrics,
         seconds=seconds,
-        notes=(*prepared.notes, *found.notes, *_folds_told(metrics, found)),
+        notes=(
+            *([] if looked is None else [*looked.notes, *looked.told(recipe.method)]),
+            *prepared.notes,
+            *found.notes,
+            *_folds_told(metrics, found),
+        ),
         settings=recipe.model_dump(mode="json"),
         label_maps={
             name: volume for name, volume in (("labels", carried), ("fixed_labels", target)) if volume is not None
         },
+        looked_for=looked,
     )
+
+
+def _looked_for(
+    recipe: Recipe, moving: Any, fixed: Any, mask: Any, channels: Mapping[str, Any], place: torch.device
+) -> FoundMask:
+    """Return what the segmenter finds on the moving image, or in the label map that ``mask`` is."""
+    from mmtk.masking import automatic
+    from mmtk.plugins import installed
+
+    source = io.read_image(moving, name="moving", spacing=recipe.spacing)
+    if not _is_auto(mask):
+        assert recipe.segmenter is not None
+        drawn = io.read_image(mask, name="mask", spacing=recipe.spacing)
+        return find_mask([drawn], recipe.segmenter, device=place)
+    target = io.read_image(fixed, name="fixed", spacing=recipe.spacing)
+    more = [
+        io.read_image(given, name=f"moving[{number}]", spacing=recipe.spacing)
+        for number, given in enumerate(channels.get("more_moving", ()), 2)
+        if given is not None
+    ]
+    tried = (recipe.segmenter,) if recipe.segmenter is not None else automatic(installed(), source.dim)
+    notes: list[str] = []
+    for number, part in enumerate(tried, 1):
+        looked = find_mask([source, *more], part, reference=target, init=str(recipe.init), device=place)
+        if not looked.empty or number == len(tried):
+            return replace(looked, notes=(*notes, *looked.notes))
+        notes.append(f"{looked.segmenter} found no lesion, so {tried[number].kind} looked for one.")
+    raise AssertionError("there is always one segmenter to try")
+
+
+def _told_of_the_lesion(recipe: Recipe, looked: FoundMask) -> Recipe:
+    """Tell a method that can be told so, and was not, that the lesion grew.
+
+    That it collapsed is not passed on: with a kernel that knows detail, that term overshoots (``docs/benchmarks.md``).
+    """
+    if looked.empty or looked.history != "grew" or getattr(recipe.method, "lesion", None) != "unknown":
+        return recipe
+    return recipe.model_copy(update={"method": recipe.method.model_copy(update={"lesion": looked.history})})
 
 
 def _folds_told(metrics: Mapping[str, Any], found: Registration) -> list[str]:
@@ -478,6 +569,7 @@ def _write(result: Result, place: io.Making, seed: int, command: str | None) -> 
     with place.writing() as folder, _memory_told("writing the results"):
         with clock("write"):
             names = write_outputs(folder, result.prepared, result.registration, result.images, result.settings)
+            names += _write_mask(folder, result)
             io.write_json(folder / "metrics.json", result.metrics)
         record = _record(result, seconds, seed, command, names)
         with clock("report"):
@@ -487,17 +579,31 @@ def _write(result: Result, place: io.Making, seed: int, command: str | None) -> 
     place.publish()
 
 
+def _write_mask(folder: Path, result: Result) -> list[str]:
+    """Write the mask that a segmenter found, on the moving image's grid, and its uncertainty."""
+    looked = result.looked_for
+    if looked is None:
+        return []
+    for name, volume in (("mask", looked.mask), ("mask_uncertainty", looked.uncertainty)):
+        io.write_image(folder / f"{name}.nii.gz", volume.data, looked.mask)
+    return ["mask.nii.gz", "mask_uncertainty.nii.gz"]
+
+
 #: Everything that a run may leave. What an earlier run left and this one did not make is removed on overwriting.
 FILES = frozenset({
     "warped.nii.gz", "deformed.nii.gz", "appearance.nii.gz", "warped_mask.nii.gz", "warped_labels.nii.gz",
     "jacobian.nii.gz", "displacement.nii.gz", "transform.h5", "inverse_transform.h5", "shape.safetensors",
-    "metrics.json", "run.json", "report.html",
+    "metrics.json", "run.json", "report.html", "mask.nii.gz", "mask_uncertainty.nii.gz",
     *(
         f"{image}_{channel}.nii.gz"
         for image in ("warped", "deformed", "appearance")
         for channel in (*KNOWN, *(f"channel{number}" for number in range(2, 33)))
     ),
 })  # fmt: skip
+
+
+def _no_mask(result: Result) -> str:
+    return "there is no lesion mask" if result.looked_for is None else "no lesion was found"
 
 
 def _record(
@@ -518,18 +624,21 @@ def _record(
                 "shape": volume.shape,
                 "spacing": volume.spacing,
             }
+    if result.looked_for is not None:
+        inputs.pop("mask", None)
     absent = {}
     if result.images.appearance is None:
         absent["appearance.nii.gz"] = (
-            "there is no lesion mask" if prepared.mask is None else "the method changes no intensities"
+            _no_mask(result) if prepared.mask is None else "the method changes no intensities"
         )
     if prepared.mask is None:
-        absent["warped_mask.nii.gz"] = "there is no lesion mask"
+        absent["warped_mask.nii.gz"] = _no_mask(result)
     return {
         "command": command,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "settings": result.settings,
         "inputs": inputs,
+        "mask": None if result.looked_for is None else result.looked_for.numbers(),
         "seed": seed,
         "device": str(found.displacement.device),
         "versions": {

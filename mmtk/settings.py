@@ -16,10 +16,11 @@ Everything that is wrong is found before anything is refused: one sentence each,
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -385,8 +386,9 @@ def _family(field: FieldInfo | None) -> tuple[str | None, bool]:
     for marker in field.metadata:
         if isinstance(marker, Part):
             return marker.family, False
+    several = get_origin(field.annotation) not in (Union, types.UnionType)  # else it is one, or none
     for argument in get_args(field.annotation):
         for marker in get_args(argument):
             if isinstance(marker, Part):
-                return marker.family, True
+                return marker.family, several
     return None, False

@@ -118,8 +118,14 @@ class Plan:
         return yaml.safe_dump(self.data(), sort_keys=False, default_flow_style=None).rstrip() + same
 
     def monai_command(self) -> str | None:
-        """The same run without mmtk's command; None if it started from no bundle, or follows an import path."""
+        """The same run without mmtk's command; None if it started from no bundle, follows an import path, or does what a
+        bundle alone does not: find a mask, and register several times.
+        """
         if self.bundle is None or self.start is None or self.follows:
+            return None
+        if self.recipe.segmenter is not None or self.recipe.mask_sensitivity:
+            return None
+        if getattr(self.recipe, "mask", None) == "auto":
             return None
         now, then = self.recipe.model_dump(mode="json"), self.start.model_dump(mode="json")
         options: dict[str, Any] = {name: now[name] for name in FILES if now.get(name) is not None}

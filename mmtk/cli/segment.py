@@ -74,10 +74,10 @@ def _summary(found: FoundMask, files: list[Path]) -> str:
     if found.empty:
         lines.append(f"{found.segmenter} found no lesion: the mask is empty.")
     else:
-        numbers = found.numbers()
+        doubt = found.numbers()["uncertain_ml"]
         lines.append(
-            f"{found.segmenter} found {found.volume_ml():.3g} {unit} of lesion, and {numbers['uncertain_ml']:.3g} {unit} that "
-            f"may as well be lesion as not ({found.seconds:.1f} s)"
+            f"{found.segmenter} found {found.volume_ml():.3g} {unit} of lesion, and is in doubt about {doubt:.3g} {unit} "
+            f"({found.seconds:.1f} s)"
         )
         lines += [
             f"  {name}: {float((map_.data >= 0.5).sum()) * _cell(found):.3g} {unit}"

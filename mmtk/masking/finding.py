@@ -79,6 +79,35 @@ class FoundMask:
             "seconds": round(self.seconds, 3),
         }
 
+    def metrics(self) -> dict[str, float]:
+        """Return its numbers alone, for ``metrics.json``."""
+        numbers = {name: value for name, value in self.numbers().items() if isinstance(value, float)}
+        return {
+            name: numbers[name] for name in ("volume_ml", "uncertain_ml", "mean_uncertainty") if name in numbers
+        }
+
+    def told(self, method: ComponentConfig) -> list[str]:
+        """Return the sentences that head a run whose mask this is."""
+        if self.empty:
+            return [
+                f"mask=auto: {self.segmenter} found no lesion, so nothing was left out, and no intensity was changed."
+            ]
+        unit = "ml" if self.mask.dim == 3 else "cm^2"
+        notes = [
+            f"nobody drew the mask: {self.segmenter} found {self.volume_ml():.3g} {unit} of lesion, and is in doubt about "
+            f"{self.numbers()['uncertain_ml']:.3g} {unit} at its border; look at it first."
+        ]
+        if self.history == "grew" and getattr(method, "lesion", None) == "grew":
+            notes.append(
+                "lesion=grew: its intensities are those of tissue, not of fluid, so it was taken for one that grew; "
+                "lesion=replaced if it pushed nothing."
+            )
+        if self.history == "collapsed":
+            notes.append(
+                "its intensities are those of fluid: a cavity; if tissue sank into it, try lesion=collapsed."
+            )
+        return notes
+
 
 def find_mask(
     scans: Sequence[Volume],
