@@ -1,4 +1,5 @@
-"""Images whose true deformation is known: a brain with a tumor, many brains to train on, and letters C with a cut.
+"""Images whose true deformation is known: a brain with a tumor, many brains to train on,
+letters C with a cut, and breathing lungs.
 
     sample = mmtk.samples.tumor_brain(kind="resected", spacing=2.0, seed=3)
     found = mmtk.register(moving=..., fixed=..., mask=...)
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mmtk.samples.files import save as save
     from mmtk.samples.gliomas import Glioma as Glioma
     from mmtk.samples.gliomas import gliomas as gliomas
+    from mmtk.samples.lungs import lungs as lungs
     from mmtk.samples.sample import Sample as Sample
     from mmtk.samples.scores import shape_scores as shape_scores
     from mmtk.samples.shapes import c_shapes as c_shapes
@@ -40,6 +42,7 @@ _HOME = {
     "error_against_truth": "truth",
     "error_map": "truth",
     "gliomas": "gliomas",
+    "lungs": "lungs",
     "make": "catalogue",
     "save": "files",
     "shape_scores": "scores",

@@ -15,6 +15,7 @@ from mmtk.samples.options import (
     BrainsOptions,
     CShapesOptions,
     GliomasOptions,
+    LungsOptions,
     SampleOptions,
     TumorBrainOptions,
     parse,
@@ -70,6 +71,12 @@ SAMPLES: Mapping[str, Recipe] = MappingProxyType(
                 "deformed letters C, cut; algorithm 5.2 of Maillard's thesis",
                 CShapesOptions,
                 "mmtk.samples.shapes:c_shapes",
+            ),
+            Recipe(
+                "lungs",
+                "lungs between inhalation and exhalation, with masks and landmarks; some are stiff at their bases",
+                LungsOptions,
+                "mmtk.samples.lungs:lungs",
             ),
             Recipe(
                 "gliomas",
@@ -141,6 +148,11 @@ def one(name: str, options: SampleOptions, seed: int, index: int) -> Sample:
 
         assert isinstance(options, BrainsOptions)
         return one_brain(options.model_copy(update={"seed": seed, "count": 1}), index)
+    if name == "lungs":
+        from mmtk.samples.lungs import one_breath
+
+        assert isinstance(options, LungsOptions)
+        return one_breath(options.model_copy(update={"seed": seed, "count": 1}), index)
     import numpy as np
 
     drawn = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])

@@ -4,6 +4,7 @@ moving.nii.gz fixed.nii.gz mask.nii.gz    what is registered
 moving_t2.nii.gz fixed_t2.nii.gz          the same of further modalities, where there are any
 fixed_mask.nii.gz                         the fixed positions that correspond to the lesion
 labels_moving.nii.gz labels_fixed.nii.gz  where there are labels
+landmarks_moving.csv landmarks_fixed.csv  where there are landmarks
 truth_displacement.nii.gz                 what a registration has to find: fixed to moving, as ITK reads it
 truth_appearance.nii.gz                   what has to be added to the shape-only image to undo the lesion
 truth.npz                                 the same displacement in voxels, for mmtk to score against
@@ -29,6 +30,8 @@ _FILES = {
     "labels_fixed.nii.gz": "labels of the fixed image",
     "truth_displacement.nii.gz": "true displacement from fixed to moving points, LPS mm, as ITK and ANTs read it",
     "truth_appearance.nii.gz": "on the fixed grid, what undoes the lesion when added to the true shape-only image",
+    "landmarks_moving.csv": "landmarks on the moving image, RAS mm",
+    "landmarks_fixed.csv": "the same places on the fixed image",
     TRUTH_FILE: "the same in voxels of the fixed grid, axis order i,j,k, packed: mmtk.samples.Truth.read(folder)",
 }
 
@@ -39,7 +42,7 @@ def save(sample: Sample, folder: str | Path) -> Path:
     Raises:
         ConfigError: The folder exists and is not empty. Nothing is written then.
     """
-    from mmtk.io import Volume, write_displacement, write_image, write_json
+    from mmtk.io import Points, Volume, write_displacement, write_image, write_json, write_points
 
     target = Path(folder)
     refuse_full(target)
@@ -58,11 +61,16 @@ def save(sample: Sample, folder: str | Path) -> Path:
     for side, labels in (("moving", sample.labels_moving), ("fixed", sample.labels_fixed)):
         if labels is not None:
             images[f"labels_{side}.nii.gz"] = (labels, str(labels.dtype))
+    if not sample.mask.any() and sample.landmarks is not None:  # nobody is ill in a way that a mask could show
+        del images["mask.nii.gz"], images["fixed_mask.nii.gz"], images["truth_appearance.nii.gz"]
     for name, (voxels, dtype) in images.items():
         write_image(target / name, voxels, like, dtype)
     write_displacement(target / "truth_displacement.nii.gz", unpack(packed), like)
     _write_truth(target / TRUTH_FILE, Truth.of(sample), packed)
     written = {*images, "truth_displacement.nii.gz", TRUTH_FILE}
+    for side, places in zip(("moving", "fixed"), sample.landmarks or (), strict=False):
+        write_points(target / f"landmarks_{side}.csv", Points(places, side))
+        written.add(f"landmarks_{side}.csv")
     told = _FILES | {
         f"{side}_{name}.nii.gz": f"{name} of the {side} image"
         for name in sample.channels

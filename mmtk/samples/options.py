@@ -11,7 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mmtk.config import nearest
 from mmtk.errors import ConfigError
 
-__all__ = ["BrainsOptions", "CShapesOptions", "GliomasOptions", "SampleOptions", "TumorBrainOptions", "parse"]
+__all__ = [
+    "BrainsOptions", "CShapesOptions", "GliomasOptions", "LungsOptions", "SampleOptions", "TumorBrainOptions", "parse",
+]  # fmt: skip
 
 Options = TypeVar("Options", bound="SampleOptions")
 
@@ -203,6 +205,41 @@ class GliomasOptions(SampleOptions):
     def _ranges_can_be_drawn_from(self) -> GliomasOptions:
         limits = {"deformation": (0, 15), "radius": (3, 40), "edema": (0, 40), "noise": (0, 1), "bias": (0, 0.9)}
         for name, (least, most) in limits.items():
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise ValueError(
+                    f"{name}={low:g},{high:g}: must be two numbers, the smaller first, within {least} and {most}"
+                )
+        return self
+
+
+class LungsOptions(SampleOptions):
+    """Breathing lungs: an inhalation and the exhalation after it, with masks of the lungs and landmarks."""
+
+    count: int = Field(default=1, ge=1, description="how many; each in a folder of its own if more than one")
+    dim: Literal[2, 3] = Field(default=3, description="3, or 2 for a coronal slice")
+    spacing: float = Field(default=4.0, ge=1, le=12, description="mm")
+    excursion: Range = Field(default=(12.0, 36.0), description="way of the diaphragm, mm")
+    bending: Range = Field(default=(1.0, 5.0), description="largest displacement of the random part, mm")
+    fibrosis: Literal["none", "all", "drawn"] = Field(
+        default="drawn", description="who has stiff bases of the lungs: nobody, all, or half of them by chance"
+    )
+    stiffness: float = Field(
+        default=0.35, gt=0, le=1, description="share of the motion that is left at the bases of a fibrotic lung"
+    )
+    noise: Range = Field(default=(0.01, 0.04), description="Rician, in units of the liver")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, raw: Any) -> Any:
+        """``dim`` is a choice of integers, which pydantic does not read from text."""
+        if isinstance(raw, Mapping) and raw.get("dim") in ("2", "3"):
+            return {**raw, "dim": int(raw["dim"])}
+        return raw
+
+    @model_validator(mode="after")
+    def _ranges_can_be_drawn_from(self) -> LungsOptions:
+        for name, (least, most) in {"excursion": (0, 60), "bending": (0, 12), "noise": (0, 1)}.items():
             low, high = getattr(self, name)
             if not least <= low <= high <= most:
                 raise ValueError(

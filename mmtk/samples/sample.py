@@ -32,6 +32,7 @@ class Sample:
         labels_fixed: Label map of the fixed image.
         affine: ``(4, 4)`` voxel to world, RAS mm; one for both images.
         channels: Moving and fixed image of further modalities, by their names.
+        landmarks: Of the moving and of the fixed image, ``(n, 3)`` each, RAS mm; None where there are none.
         facts: What was asked and drawn, in plain data: it becomes ``sample.json``.
     """
 
@@ -45,6 +46,7 @@ class Sample:
     affine: np.ndarray
     labels_moving: np.ndarray | None = None
     labels_fixed: np.ndarray | None = None
+    landmarks: tuple[np.ndarray, np.ndarray] | None = None
     channels: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 

@@ -8,7 +8,8 @@ numerically inverted map; the stored displacement is the map itself, evaluated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mmtk.errors import ConfigError
@@ -152,7 +153,7 @@ def patient(
     import numpy as np
 
     streams = {name: np.random.default_rng([options.seed, k]) for k, name in enumerate(_STREAMS)}
-    scene = _draw_scene(options, streams, brain, bend, other)
+    scene, native = _draw_scene(options, streams, brain, bend, other), brain
     brain, points = scene.brain, scene.points()
     seen, source = scene.seen(points), scene.source(points)
     pull_back, push_forward = scene.pull_back(points, seen), scene.push_forward(points, source)
@@ -162,7 +163,7 @@ def patient(
 
     sources = source.reshape(brain.dim, -1)
     moving, mask, core, air = _patient(brain, lesion, contrast, sources)
-    clean = _modalities(scene, options, tissue, top, sources, healthy=healthy)
+    clean = _modalities(scene, options, native, tissue, top, sources, seen, healthy=healthy)
     fixed = brain.image
     if other is not None:
         fixed = np.clip(_sample(brain.image, brain.voxels(seen.reshape(brain.dim, -1)), order=3), 0, None)
@@ -177,9 +178,9 @@ def patient(
         return np.where(air, 0.0, image).astype(np.float32)
 
     channels = {}
-    for name, (image, shown) in clean.items():
+    for name, (image, healthy_scan) in clean.items():
         draws = [np.random.default_rng([options.seed, _MODALITIES.index(name), what]) for what in (11, 12)]
-        channels[name] = scanned(image, *draws), shown(fixed).astype(np.float32)
+        channels[name] = scanned(image, *draws), healthy_scan
     moving = scanned(moving, streams["bias"], streams["noise"])
 
     h = np.array(brain.spacing).reshape(-1, *[1] * brain.dim)
@@ -295,22 +296,34 @@ def _place(rng: np.random.Generator, brain: Brain, depth: float) -> np.ndarray:
 def _modalities(
     scene: _Scene,
     options: TumorBrainOptions,
+    native: Brain,
     tissue: dict[str, float],
     top: float,
     sources: np.ndarray,
+    seen: np.ndarray,
     *,
     healthy: bool,
-) -> dict[str, tuple[np.ndarray, Contrast]]:
-    """Return the patient's further scans without noise, and what makes one of a T1."""
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the patient's and the healthy brain's further scans, without noise.
+
+    Each is what the ``native`` brain shows in that modality, brought to the spacing afterwards, as a scanner would: an
+    average over a voxel does not change places with a contrast.
+    """
     import numpy as np
 
     made = {}
     for name in options.modalities:
         contrast = Contrast.named("same" if name == "t1ce" else name, tissue, top)
+        scan = replace(native, image=contrast(native.image).astype(np.float32)).at(options.spacing)
         shown = options.model_copy(update={"contrast": "same" if name == "t1ce" else "other"})
         stream = np.random.default_rng([options.seed, _STREAMS.index("texture")])  # one lesion in all of them
         lesion = None if healthy else _draw_lesion(scene, shown, tissue, contrast, stream)
-        made[name] = _patient(scene.brain, lesion, contrast, sources)[0], contrast
+        moving = _patient(scan, lesion, lambda values: values, sources)[0]
+        fixed = scan.image
+        if scene.other is not None:
+            fixed = np.clip(_sample(fixed, scan.voxels(seen.reshape(scan.dim, -1)), order=3), 0, None)
+            fixed = fixed.reshape(scan.image.shape)
+        made[name] = moving, fixed.astype(np.float32)
     return made
 
 
@@ -346,7 +359,7 @@ def _draw_lesion(
 
 
 def _patient(
-    brain: Brain, lesion: Lesion | None, contrast: Contrast, sources: np.ndarray
+    brain: Brain, lesion: Lesion | None, contrast: Callable[[Any], Any], sources: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the patient before noise, the mask, the core and the air, from the fixed points ``(dim, n)`` seen."""
     import numpy as np
