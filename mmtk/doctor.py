@@ -189,7 +189,7 @@ def _plugins(catalogue: Catalogue) -> Iterator[Finding]:
 
 
 def _bundles(catalogue: Catalogue) -> Iterator[Finding]:
-    from mmtk.bundle import read_recipe
+    from mmtk.bundle.recipe import read_recipe, read_segmenter, segments
     from mmtk.config import Recipe
     from mmtk.errors import MmtkError
     from mmtk.settings import resolve
@@ -198,7 +198,10 @@ def _bundles(catalogue: Catalogue) -> Iterator[Finding]:
     for plugin in catalogue.plugins:
         for folder in sorted(plugin.bundles):
             try:
-                resolve([], read_recipe(folder)[0], catalogue, Recipe)
+                if segments(folder):
+                    catalogue.find("segmenter", str(read_segmenter(folder)["kind"]))
+                else:
+                    resolve([], read_recipe(folder)[0], catalogue, Recipe)
                 loaded.append(folder.name)
             except MmtkError as error:
                 advice = (

@@ -22,7 +22,7 @@ import typer
 from pydantic import BaseModel
 
 import mmtk
-from mmtk.bundle.recipe import read_metadata, read_recipe
+from mmtk.bundle.recipe import read_metadata, read_recipe, segments
 from mmtk.cli.app import app
 from mmtk.cli.show import _capable
 from mmtk.config import Recipe, RunConfig
@@ -270,6 +270,14 @@ def _sections(text: str) -> str:
     return "\n".join(lines)
 
 
+def _card(folder: Path) -> str:
+    """Return a bundle's card, folded up."""
+    readme = (folder / "docs" / "README.md").read_text(encoding="utf-8")
+    body = re.sub(r"^## (.*)$", r"**\1**", readme.partition("\n")[2].strip(), flags=re.MULTILINE)
+    indented = "\n".join(f"    {line}" if line else "" for line in body.splitlines())
+    return f'??? note "Its card"\n\n{indented}'
+
+
 def bundles() -> str:
     """Every bundle that comes with mmtk: what it is for, and its settings where they differ from the method's."""
     page = [
@@ -280,6 +288,16 @@ def bundles() -> str:
     known = catalogue()
     for name in sorted(known.bundles):
         folder = known.bundle(name)
+        if segments(folder):
+            metadata = read_metadata(folder)
+            page += [
+                f"## {name}",
+                f"{metadata['description'].rstrip('.')}.",
+                f"*For*: {metadata['intended_use'].rstrip('.')}.",
+                f"```sh\nmmtk segment bundle={name} image=IMAGE out=mask.nii.gz\n```",
+                _card(folder),
+            ]
+            continue
         base, sample = read_recipe(folder)
         recipe = Recipe.model_validate(base, context={"catalogue": known})
         metadata = read_metadata(folder)
@@ -300,10 +318,7 @@ def bundles() -> str:
         page.append(table(("setting", "value"), rows) if rows else "All settings are the method's defaults.")
         page.append(f"```sh\nmmtk run bundle={name} moving=MOVING fixed=FIXED\n```")
         page.append(f"Without images it runs on the sample `{sample}`." if sample else "")
-        readme = (folder / "docs" / "README.md").read_text(encoding="utf-8")
-        body = re.sub(r"^## (.*)$", r"**\1**", readme.partition("\n")[2].strip(), flags=re.MULTILINE)
-        indented = "\n".join(f"    {line}" if line else "" for line in body.splitlines())
-        page.append(f'??? note "Its card"\n\n{indented}')
+        page.append(_card(folder))
     return "\n\n".join(part for part in page if part) + "\n"
 
 

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
+from pydantic import ValidationError
 
 from mmtk.bundle.reading import read_config
-from mmtk.bundle.recipe import inference_config, read_metadata, read_recipe
+from mmtk.bundle.recipe import inference_config, read_metadata, read_recipe, read_segmenter, segments
 from mmtk.bundle.scan import TARGETS, TEMPLATE, files_of, scan
 from mmtk.bundle.search import Found
 from mmtk.bundle.trust import is_trusted
 from mmtk.config import ComponentConfig, LearnedConfig, Recipe
-from mmtk.errors import MmtkError
+from mmtk.errors import ConfigError, MmtkError
 from mmtk.plugins import Catalogue
 from mmtk.settings import resolve
 
@@ -205,9 +206,27 @@ def _floor(package: str, floor: Any) -> Iterator[str]:
 
 
 def _recipe(folder: Path, catalogue: Catalogue) -> Iterator[str]:
-    base, _ = read_recipe(folder)
-    resolve([], base, catalogue, Recipe).method.ready()
+    if segments(folder):
+        _segmenter(folder, catalogue).ready()
+    else:
+        base, _ = read_recipe(folder)
+        resolve([], base, catalogue, Recipe).method.ready()
     yield from ()
+
+
+def _segmenter(folder: Path, catalogue: Catalogue) -> ComponentConfig:
+    """Return the description of a bundle's segmenter.
+
+    Raises:
+        ConfigError: It is none of those installed, or a setting is wrong.
+    """
+    said = read_segmenter(folder)
+    chosen = catalogue.find("segmenter", str(said.get("kind")))
+    try:
+        return chosen.model_validate(said, context={"catalogue": catalogue})
+    except ValidationError as error:
+        told = [f"network_def::segmenter::{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(told) from error
 
 
 def _properties(folder: Path) -> Iterator[str]:
@@ -276,6 +295,9 @@ def _weights(folder: Path) -> Iterator[str]:
     """The weights hold tensors alone, with the names and shapes of the network that the bundle describes."""
     import torch
 
+    if segments(folder):
+        yield from _segmenter_weights(folder)
+        return
     from mmtk.bundle.workflow import RegistrationNetwork
 
     network = read_config(inference_config(folder)).get("network_def", {})
@@ -305,6 +327,31 @@ def _weights(folder: Path) -> Iterator[str]:
             yield f"{name}: names or shapes are not those of the network"
 
 
+def _segmenter_weights(folder: Path) -> Iterator[str]:
+    """Each file of a segmenter's weights fits the network that it names, and ``model.pt`` has the same tensors."""
+    import torch
+
+    from mmtk.plugins import installed
+    from mmtk.segmenters.weights import SegmenterWeights
+
+    packages = {plugin.name for plugin in installed().plugins}
+    for path, name in files_of(folder):
+        if not name.startswith("models/"):
+            continue
+        own = SegmenterWeights.load(path.with_suffix(".safetensors"))
+        own.build(packages)
+        if path.suffix == ".safetensors":
+            continue
+        try:
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            yield f"{name}: cannot be loaded as tensors ({type(error).__name__})"
+            continue
+        shapes = {key: tuple(value.shape) for key, value in own.state.items()}
+        if {key: tuple(value.shape) for key, value in state.items()} != shapes:
+            yield f"{name}: names or shapes are not those of the network"
+
+
 def _learned(own: Path, config: ComponentConfig) -> dict[str, tuple[int, ...]]:
     """The shapes of the network that a learned method runs with weights of its own; none where none is learned."""
     from mmtk.learned import LearnedMethod, Weights
@@ -318,6 +365,9 @@ def _learned(own: Path, config: ComponentConfig) -> dict[str, tuple[int, ...]]:
 
 def _run(folder: Path, catalogue: Catalogue) -> Iterator[str]:
     """Both ways to run it succeed on a small pair and leave one result."""
+    if segments(folder):
+        yield from _run_segmenter(folder)
+        return
     from mmtk.samples import make
 
     short = short_settings(folder, catalogue)
@@ -349,6 +399,41 @@ def _run(folder: Path, catalogue: Catalogue) -> Iterator[str]:
         yield from _same(ours, theirs)
 
 
+def _run_segmenter(folder: Path) -> Iterator[str]:
+    """Both ways to find a lesion succeed on a small head and leave one mask."""
+    from mmtk.samples import make
+    from mmtk.segmenters.weights import SegmenterWeights
+
+    with tempfile.TemporaryDirectory(prefix="mmtk-check-") as place:
+        head = make("gliomas", Path(place) / "head", {"spacing": 4.0})
+        modalities: tuple[str, ...] = ("t1",)
+        if (own := folder / "models" / "model.safetensors").is_file():
+            modalities = SegmenterWeights.load(own).modalities
+        files = {name: head / f"head_{name}.nii.gz" for name in modalities}
+        ours, theirs = Path(place) / "ours", Path(place) / "theirs"
+        yield from _command(
+            [
+                "-m",
+                "mmtk",
+                "segment",
+                f"bundle={folder.resolve()}",
+                "--device",
+                "cpu",
+                f"out={ours / 'mask.nii.gz'}",
+            ]
+            + [f"{name}={path}" for name, path in files.items()],
+            "mmtk segment",
+        )
+        told: dict[str, Any] = {**files, "bundle_root": folder.resolve(), "output_dir": theirs}
+        yield from _command(
+            ["-m", "monai.bundle", "run", "--config_file", str(inference_config(folder).resolve())]
+            + ["--logging_file", "False", "--device", "$torch.device('cpu')"]
+            + [word for key, value in told.items() for word in (f"--{key}", str(value))],
+            "python -m monai.bundle run",
+        )
+        yield from _same(ours, theirs, "mask.nii.gz")
+
+
 def short_settings(folder: Path, catalogue: Catalogue) -> dict[str, Any]:
     """Return settings with which a bundle's method runs for seconds, as far as it has them."""
     base, _ = read_recipe(folder)
@@ -378,14 +463,14 @@ def _command(words: list[str], name: str) -> Iterator[str]:
         yield f"{name}: ended with exit code {done.returncode}: {last[0]}"
 
 
-def _same(ours: Path, theirs: Path) -> Iterator[str]:
+def _same(ours: Path, theirs: Path, file: str = "warped.nii.gz") -> Iterator[str]:
     import numpy as np
 
     from mmtk.io import read_image
 
-    images = [next(iter(sorted(place.rglob("warped.nii.gz"))), None) for place in (ours, theirs)]
+    images = [next(iter(sorted(place.rglob(file))), None) for place in (ours, theirs)]
     if images[0] is None or images[1] is None:
-        yield "run: no warped.nii.gz was left by " + " and ".join(
+        yield f"run: no {file} was left by " + " and ".join(
             name for name, image in zip(("mmtk", "MONAI"), images, strict=True) if image is None
         )
         return

@@ -56,7 +56,7 @@ def _part_page(offer: Offer, catalogue: Catalogue) -> str:
     lines = [f"{offer.family} {offer.name}: {config.summary}", _settings(config, {}), ""]
     lines += [f"for   {_capable(config.capabilities)}", f"from  {offer.distribution} {version}, {config.target}"]
     lines += [f"note  {config.missing()}"] if config.missing() else []
-    lines += [f"try   {example}"] if example.startswith("mmtk run") else []
+    lines += [f"try   {example}"] if example.startswith(("mmtk run", "mmtk segment")) else []
     if cited := references(config.target):
         lines += ["", "References", *(f"  {line}" for line in cited)]
     return "\n".join(lines)
@@ -70,9 +70,16 @@ def _capable(can: Capabilities) -> str:
 
 
 def _bundle_page(name: str, catalogue: Catalogue) -> str:
-    from mmtk.bundle import read_recipe
+    from mmtk.bundle.recipe import read_recipe, read_segmenter, segments
     from mmtk.config import Recipe, RunConfig
 
+    if segments(folder := catalogue.bundle(name)):
+        said = read_segmenter(folder)
+        chosen = catalogue.find("segmenter", str(said["kind"]))
+        return (
+            f"bundle {name}\n\nsegmenter {chosen.name()}: {chosen.summary}\n{_settings(chosen, said)}\n\n"
+            f"try  mmtk segment bundle={name} image=IMAGE out=mask.nii.gz"
+        )
     base, _ = read_recipe(catalogue.bundle(name))
     recipe = Recipe.model_validate(base, context={"catalogue": catalogue})
     method = recipe.method
