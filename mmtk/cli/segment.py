@@ -76,8 +76,8 @@ def _summary(found: FoundMask, files: list[Path]) -> str:
     else:
         doubt = found.numbers()["uncertain_ml"]
         lines.append(
-            f"{found.segmenter} found {found.volume_ml():.3g} {unit} of lesion, and is in doubt about {doubt:.3g} {unit} "
-            f"({found.seconds:.1f} s)"
+            f"{found.segmenter} found {found.volume_ml():.3g} {unit} of lesion, and is in doubt about {doubt:.3g} "
+            f"{unit} ({found.seconds:.1f} s)"
         )
         lines += [
             f"  {name}: {float((map_.data >= 0.5).sum()) * _cell(found):.3g} {unit}"

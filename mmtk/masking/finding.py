@@ -94,8 +94,8 @@ class FoundMask:
             ]
         unit = "ml" if self.mask.dim == 3 else "cm^2"
         notes = [
-            f"nobody drew the mask: {self.segmenter} found {self.volume_ml():.3g} {unit} of lesion, and is in doubt about "
-            f"{self.numbers()['uncertain_ml']:.3g} {unit} at its border; look at it first."
+            f"nobody drew the mask: {self.segmenter} found {self.volume_ml():.3g} {unit} of lesion, and is in doubt "
+            f"about {self.numbers()['uncertain_ml']:.3g} {unit} at its border; look at it first."
         ]
         if self.history == "grew" and getattr(method, "lesion", None) == "grew":
             notes.append(

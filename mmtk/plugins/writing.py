@@ -37,7 +37,7 @@ KINDS = {
     "regularizer": "mmtk run bundle=metamorph_brats regularizers=$part",
     "integrator": "mmtk run bundle=metamorphosis integrator=$part",
     "method": "mmtk run method=$part moving=MOVING fixed=FIXED",
-    "segmenter": "mmtk show $part",
+    "segmenter": "mmtk segment segmenter=$part image=SCAN out=mask.nii.gz",
     "metric": "mmtk show $part",
     "loss": "mmtk show $part",
     "command": "mmtk x $part IMAGE",
