@@ -81,6 +81,20 @@ def test_what_has_changed_and_what_failed_is_run_again(done, letters):
     }  # fmt: skip
 
 
+def test_new_weights_are_another_run(letters, monkeypatch, tmp_path):
+    """Those of a bundle, too: its name says nothing of what is in it."""
+    words = ["methods=metamorph_r weights=metamorph_r:letters,voxelmorph_cfm", f"cases={letters / 'letters'}"]
+    study = read_study(words, installed())
+    files = [runner._weights(entry)["weights"] for entry in study.entries]
+    assert [file.name for file in files] == ["letters.safetensors", "model.safetensors"]
+    cases = runner.gather_cases(study, tmp_path)
+    before = [job.key for job in runner._jobs(study, cases, tmp_path)]
+    digest = runner.sha256
+    monkeypatch.setattr(runner, "sha256", lambda file: "new" if file == files[0] else digest(file))
+    after = [job.key for job in runner._jobs(study, cases, tmp_path)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, True] * 2
+
+
 def test_a_folder_of_something_else_is_refused(done, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty and holds no study"):
