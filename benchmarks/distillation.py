@@ -159,29 +159,48 @@ _COMPARED = {"teacher": "teacher", "kl_kd": "student", "baseline": "baseline"}
 
 
 def real(data: Path, results: Path) -> None:
-    """Score the masks that the shipped bundles make of a real tumor, TC and WT; ET is undefined in its reference."""
+    """Score the masks that the bundles make of a real tumor, TC and WT; ET is undefined in its reference."""
     import numpy as np
 
-    from mmtk_kd.data import MODALITIES
-    from mmtk_kd.real import resampled_masks
+    from mmtk.io import read_image
+    from mmtk.learned import find_weights
+    from mmtk.masking.finding import find_mask
+    from mmtk.plugins import installed
+    from mmtk.segmenters.weights import SegmenterWeights
     from mmtk_kd.scoring import score
-    from mmtk_kd.training import load_network
 
-    read = resampled_masks(data, "tumour_mri_01")
+    case = "tumour_mri_01"
+    scans = {name: read_image(data / f"{case}_{name}.nii.gz", name=name) for name in ALL}
+    truths = {
+        name: read_image(data / f"{case}_{name}.nii.gz", name=name)
+        for name in ("seg", *(f"seg_alg{k}" for k in range(1, 6)))
+    }
+    spacing = scans["t1"].spacing
+    labels = {name: _core(np.rint(np.asarray(volume.data))) for name, volume in truths.items()}
+    network = installed().find("segmenter", "network")
+    found = {}
     for bundle in ("kdnet_teacher", "kdnet_student", "kdnet_student:t1ce"):
-        network, weights = load_network(bundle)
-        found = read.segmented(network, weights, [MODALITIES.index(m) for m in weights.modalities])
-        scores: dict[str, dict[str, float]] = {}
-        for name, truth in {"seg": read.reference, **read.others}.items():
-            told = score(_core(found), _core(truth), read.spacing)
-            scores[name] = {k: round(v, 3) for k, v in told.items() if not k.endswith("_et")}
-        line = {"method": f"real-{bundle}", "subject": "tumour_mri_01", "values": scores}
-        line["volume_ml"] = float(np.count_nonzero(found) * np.prod(read.spacing) / 1000)
+        config = network.model_validate({"kind": "network", "weights": bundle})
+        weights = SegmenterWeights.load(find_weights(bundle))
+        regions = find_mask([scans[m] for m in weights.modalities], config).regions
+        core, whole = (np.asarray(regions[name].data) >= 0.5 for name in ("TC", "WT"))
+        found[bundle] = np.where(core, 1, np.where(whole, 2, 0)).astype(np.uint8)
+    found["others"] = None
+    for name, mask in found.items():
+        pairs = (
+            {other: (labels[other], labels["seg"]) for other in labels if other != "seg"}
+            if mask is None
+            else {other: (mask, labels[other]) for other in labels}
+        )
+        values = {}
+        for other, (ours, theirs) in pairs.items():
+            told = score(ours, theirs, spacing)
+            values[other] = {k: round(v, 3) for k, v in told.items() if not k.endswith("_et")}
+        line: dict[str, Any] = {"method": f"real-{name}", "subject": case, "values": values}
+        if mask is not None:
+            line["volume_ml"] = round(float((mask > 0).sum() * np.prod(spacing) / 1000), 1)
         store.append("distillation", line, results)
-        print(bundle, json.dumps(scores))
-    told = {name: score(_core(o), _core(read.reference), read.spacing) for name, o in read.others.items()}
-    values = {n: {k: round(v, 3) for k, v in s.items() if not k.endswith("_et")} for n, s in told.items()}
-    store.append("distillation", {"method": "real-others", "subject": "tumour_mri_01", "values": values}, results)
+        print(name, json.dumps(line), flush=True)
 
 
 def _core(labels: Any) -> Any:
