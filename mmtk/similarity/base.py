@@ -147,8 +147,11 @@ def weighted_mean(image: Image, weight: Weight) -> Tensor:
 
 
 def nonzero(total: Tensor) -> Tensor:
-    """Return a sum of weights to divide by: 1 where it is 0 and the numerator is, too."""
-    return torch.where(total > 0, total, 1)
+    """Return a sum of weights to divide by: 1 where it is 0 and the numerator is, too, or as good as that.
+
+    A smoothed mask has weights so small that one over them is infinite.
+    """
+    return torch.where(total > torch.finfo(total.dtype).tiny ** 0.5, total, 1)
 
 
 def check_weight(weight: Weight, image: Image, name: str = "fixed") -> None:

@@ -49,6 +49,19 @@ def test_a_smooth_deformation_is_recovered(dim):
     assert folds(found.displacement) == 0 and folds(found.inverse) == 0
 
 
+def test_where_the_moving_image_has_no_data_nothing_breaks():
+    grid = GRIDS[3]
+    pair, truth = bent(grid)
+    inside = torch.ones_like(pair.moving)
+    inside[..., :7, :, :] = 0
+    pair = Pair(pair.moving * inside, pair.fixed, grid, inside=inside)
+    found = LCCDemonsConfig(levels=(8.0, 4.0), iterations=(15, 10)).build().register(pair)
+    assert found.outcome.ok and all(e == e for level in found.levels for e in level.energies)
+    seen = (slice(None), slice(7, -4), *[slice(4, -4)] * 2)
+    before, after = ((u * grid.per_axis(u)).norm(dim=1)[seen].mean() for u in (truth, found.displacement - truth))
+    assert after < 0.7 * before, f"{after:.2f} mm are left of {before:.2f}"
+
+
 def test_brightness_and_contrast_do_not_matter():
     grid = GRIDS[2]
     pair, truth = bent(grid)

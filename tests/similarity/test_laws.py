@@ -228,3 +228,18 @@ def test_an_unknown_reduction_is_refused(make):
 def test_parameters_without_meaning_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
         wrong()
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_as_small_as_numbers_can_be_count_as_none(make, dtype):
+    # A mask that was smoothed ends in such: one over them is infinite.
+    moved, fixed, weight = images(2, dtype=dtype)
+    weight[..., :5] = torch.finfo(dtype).smallest_normal * 2.0**-8
+    weight[..., :2] = 0
+    for image in (moved, fixed):  # within the range of what counts, which mutual information divides into bins
+        image[..., :5] = image[..., 5:6]
+    gone = torch.where(weight > 0.1, weight, 0)
+    (slope,) = torch.autograd.grad(make()(moved.requires_grad_(), fixed, weight), moved)
+    torch.testing.assert_close(make()(moved, fixed, weight), make()(moved, fixed, gone))
+    assert bool(slope.isfinite().all())
