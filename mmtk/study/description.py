@@ -375,7 +375,7 @@ def _default_label(said: Mapping[str, Any]) -> str:
         f"{key}={value}" for key, value in said.items() if key not in OWN and isinstance(value, str | int | float)
     ]
     label = "-".join([Path(name).name.rpartition(":")[2], *changed])
-    return re.sub(r"[\[\]\s\"']", "", label).replace(",", "+")
+    return re.sub(r"[:/]+", ".", re.sub(r"[\[\]\s\"']", "", label)).replace(",", "+")
 
 
 def _entry(label: str, said: dict[str, Any], catalogue: Catalogue) -> Entry:
