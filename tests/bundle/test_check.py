@@ -10,7 +10,7 @@ import torch
 
 from mmtk.bundle.check import check, short_settings
 from mmtk.bundle.plan import make_plan
-from mmtk.bundle.recipe import read_recipe
+from mmtk.bundle.recipe import read_recipe, segments
 from mmtk.bundle.search import Found, find
 from mmtk.config import ComponentConfig
 from mmtk.errors import MmtkError
@@ -47,6 +47,8 @@ def wrong(bundle: Path) -> dict[str, tuple[str, ...]]:
 
 
 def skip_without_its_modules(name: str) -> None:
+    if segments(find(name, installed(), {}).folder):
+        return
     kind = read_recipe(find(name, installed(), {}).folder)[0]["method"]["kind"]
     if missing := installed().find("method", kind).missing():
         pytest.skip(missing)

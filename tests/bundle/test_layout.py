@@ -10,7 +10,7 @@ from packaging.version import Version
 
 import mmtk
 from mmtk.bundle import find_bundle, read_metadata, read_recipe
-from mmtk.bundle.recipe import NETWORK, inference_config
+from mmtk.bundle.recipe import NETWORK, inference_config, segments
 from mmtk.config import Recipe
 from mmtk.errors import ConfigError
 from mmtk.plugins import installed
@@ -18,7 +18,9 @@ from mmtk.samples import SAMPLES
 from mmtk.samples.options import parse
 from mmtk.settings import resolve
 
-BUNDLES = sorted(folder for folders in installed().bundles.values() for folder in folders)
+EVERY = sorted(folder for folders in installed().bundles.values() for folder in folders)
+#: Those that register; what finds lesions is tested beside its plugin.
+BUNDLES = [folder for folder in EVERY if not segments(folder)]
 
 #: The specification's mandatory keys.
 METADATA = (
