@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mmtk.samples.catalogue import SAMPLES as SAMPLES
     from mmtk.samples.catalogue import make as make
     from mmtk.samples.files import save as save
-    from mmtk.samples.gliomas import Glioma as Glioma
-    from mmtk.samples.gliomas import gliomas as gliomas
+    from mmtk.samples.heads import Glioma as Glioma
+    from mmtk.samples.heads import gliomas as gliomas
     from mmtk.samples.lungs import lungs as lungs
     from mmtk.samples.sample import Sample as Sample
     from mmtk.samples.scores import shape_scores as shape_scores
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Brain": "brain",
-    "Glioma": "gliomas",
+    "Glioma": "heads",
     "SAMPLES": "catalogue",
     "Sample": "sample",
     "Truth": "truth",
@@ -41,7 +41,7 @@ _HOME = {
     "embedded_brain": "brain",
     "error_against_truth": "truth",
     "error_map": "truth",
-    "gliomas": "gliomas",
+    "gliomas": "heads",
     "lungs": "lungs",
     "make": "catalogue",
     "save": "files",

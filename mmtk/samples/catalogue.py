@@ -82,7 +82,7 @@ SAMPLES: Mapping[str, Recipe] = MappingProxyType(
                 "gliomas",
                 "heads with a glioma in four modalities and its parts labeled, as BraTS lays them out",
                 GliomasOptions,
-                "mmtk.samples.gliomas:gliomas",
+                "mmtk.samples.heads:gliomas",
                 pairs=False,
             ),
         )
@@ -124,7 +124,7 @@ def make(name: str, out: str | Path, options: Mapping[str, Any] | None = None) -
 
 def _save_heads(made: Iterable[Any], folder: Path, count: int) -> Path:
     """Write heads; each of several into a folder of its own."""
-    from mmtk.samples.gliomas import save_glioma
+    from mmtk.samples.heads import save_glioma
 
     for number, head in enumerate(made):
         save_glioma(head, folder if count == 1 else folder / f"glioma_{number:03d}")

@@ -4,7 +4,7 @@
     labels    (1, *space)  int64     class of :data:`mmtk_kd.networks.CLASSES`: healthy, necrosis, edema, enhancing
 
 Read as BraTS lays them out, ``NAME/NAME_t1.nii.gz`` and so on (since 2023 ``NAME-t1n.nii.gz``), labels 1, 2, 4 or
-1, 2, 3; or made by ``mmtk.samples.gliomas``. What augmentation draws comes from torch's generator, which the engine
+1, 2, 3; or made by :func:`mmtk.samples.gliomas`. What augmentation draws comes from torch's generator, which the engine
 seeds for each epoch.
 """
 
@@ -163,7 +163,7 @@ def _kept(head: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class SyntheticHeads(Heads):
-    """Heads of ``mmtk.samples.gliomas``, each by its index.
+    """Heads of :func:`mmtk.samples.gliomas`, each by its index.
 
     Args:
         options: Of the sample, without its seed and count.
@@ -199,7 +199,7 @@ class SyntheticHeads(Heads):
         return _cached(self.folder, facts, lambda: self._made(index))
 
     def _made(self, index: int) -> dict[str, np.ndarray]:
-        from mmtk.samples.gliomas import one_glioma
+        from mmtk.samples.heads import one_glioma
 
         head = one_glioma(self.options, index)
         images = np.stack([zscored(image) for image in head.images])

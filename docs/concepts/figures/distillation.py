@@ -10,7 +10,7 @@ import numpy as np
 from drawing import main, new, save
 from matplotlib.colors import ListedColormap
 
-from mmtk.samples.gliomas import MODALITIES, one_glioma
+from mmtk.samples.heads import MODALITIES, one_glioma
 from mmtk.samples.options import GliomasOptions
 
 #: Healthy, necrosis, edema, (no label 3), enhancing.
