@@ -234,9 +234,9 @@ def _run_all(study: Study, jobs: Sequence[Job], retry: bool, tell: Tell, lock: i
             done += 1
             tell(done, len(jobs), record, True)
     running: list[_Running] = []
-    # Overlaps of labels are measured by MONAI, which takes longer to load than torch.
-    labeled = any(job.case.fixed_labels for job in waiting)
-    crew = Crew(_environment(study), lock, ("monai.metrics",) if labeled else ())
+    # MONAI, which takes longer to load than torch, measures overlaps of labels and has the networks.
+    by_monai = any(job.case.fixed_labels or job.entry.recipe.method.capabilities.learned for job in waiting)
+    crew = Crew(_environment(study), lock, ("monai.networks.nets",) if by_monai else ())
     try:
         while waiting or running:
             while waiting and len(running) < most:

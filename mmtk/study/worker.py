@@ -6,6 +6,7 @@ record says it, unless the process itself is ended.
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmtk.config import ComponentConfig, load_target
 from mmtk.errors import ConfigError, MmtkError
 from mmtk.study.launcher import STARTED, cost_so_far
 
@@ -60,6 +62,7 @@ def _carry_out(job: dict[str, Any], started: float) -> dict[str, Any]:
     catalogue = with_oracle(installed().following(job["typed"]))
     config = RunConfig.model_validate({**job["recipe"], **job["files"]}, context={"catalogue": catalogue})
     out = Path(job["out"])
+    _load(config.method)
     result = run(
         config, out, device=job["device"], seed=job["about"]["seed"], overwrite=True, command=job["command"]
     )
@@ -80,6 +83,14 @@ def _carry_out(job: dict[str, Any], started: float) -> dict[str, Any]:
         "metrics": metrics,
         "notes": notes,
     }
+
+
+def _load(method: ComponentConfig) -> None:
+    """Import what a method needs, so that its time is not that of an import."""
+    method.ready()
+    load_target(method.target)
+    for module in method.needs:
+        importlib.import_module(module)
 
 
 def _measured(job: dict[str, Any], catalogue: Catalogue, out: Path) -> dict[str, float | None]:
