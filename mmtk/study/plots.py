@@ -15,6 +15,9 @@ from mmtk.study.analysis import Finding
 
 __all__ = ["accuracy_against_time", "boxes", "differences"]
 
+#: Values that span more than this factor are drawn on a logarithmic axis.
+WIDE = 50.0
+
 WIDTH, ROW, TOP, BOTTOM, RIGHT = 620, 30, 6, 36, 16
 
 
@@ -159,7 +162,8 @@ def accuracy_against_time(finding: Finding, time: Finding) -> str:
         [v for m in methods for v in (time.summaries[m].q1, time.summaries[m].q3)], left, WIDTH - RIGHT, log=True
     )
     spans = [v for m in methods for v in (finding.summaries[m].q1, finding.summaries[m].q3)]
-    down = _Scale(spans, height - BOTTOM, TOP + 10)
+    wide = bool(spans) and min(spans) > 0 and max(spans) > WIDE * min(spans)
+    down = _Scale(spans, height - BOTTOM, TOP + 10, log=wide)
     parts = _frame(across, height, f"{time.label} (median, logarithmic)")
     for tick in down.ticks():
         y = down(tick)
@@ -167,7 +171,7 @@ def accuracy_against_time(finding: Finding, time: Finding) -> str:
         parts.append(f'<text class="row tick" x="{left - 6}" y="{y + 4:.1f}">{number(round(tick, 12))}</text>')
     parts.append(
         f'<text class="axis-name" transform="translate(14 {(TOP + height - BOTTOM) / 2:.0f}) rotate(-90)">'
-        f"{escape(finding.label)} (median)</text>"
+        f"{escape(finding.label)} (median{', logarithmic' if wide else ''})</text>"
     )
     taken: list[tuple[float, float]] = []
     for method in sorted(methods, key=lambda m: down(finding.summaries[m].median)):

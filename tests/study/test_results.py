@@ -123,6 +123,13 @@ def test_names_are_text_wherever_they_go():
         assert "b&c" in "".join(ElementTree.fromstring(plot).itertext())
 
 
+def test_errors_of_different_sizes_are_drawn_on_a_logarithmic_axis():
+    for worst, log in ((90.0, False), (900.0, True)):
+        records = [record(m, f"c{i}", x) for m, x in (("a", 2.0), ("b", worst)) for i in range(3)]
+        finding, time = analyse(Results(records, "a"), ["truth.outside_mm", "cost.register_s"])
+        assert ("(median, logarithmic)" in accuracy_against_time(finding, time).partition("rotate")[2]) == log
+
+
 def test_rows_that_register_nothing_are_neither_the_best_nor_tested():
     records = [record(m, f"c{i}", x + i) for m, x in (("a", 2.0), ("b", 3.0), ("oracle", 0.0)) for i in range(7)]
     (finding, time) = analyse(
