@@ -124,8 +124,8 @@ def test_names_are_text_wherever_they_go():
 
 
 def test_errors_of_different_sizes_are_drawn_on_a_logarithmic_axis():
-    for worst, log in ((90.0, False), (900.0, True)):
-        records = [record(m, f"c{i}", x) for m, x in (("a", 2.0), ("b", worst)) for i in range(3)]
+    for large, log in ((90.0, False), (900.0, True)):
+        records = [record(m, f"c{i}", x) for m, x in (("a", 2.0), ("b", large)) for i in range(3)]
         finding, time = analyse(Results(records, "a"), ["truth.outside_mm", "cost.register_s"])
         assert ("(median, logarithmic)" in accuracy_against_time(finding, time).partition("rotate")[2]) == log
 
