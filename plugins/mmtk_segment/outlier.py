@@ -35,6 +35,9 @@ __all__ = ["Outlier", "find_plane", "mirrored"]
 
 #: Distance of the lattice, mm, on which the plane is looked for, and how far it may be turned, radians.
 COARSE, TURN = 6.0, 0.35
+#: A difference between the sides that counts as any larger one, in units of the brightest tissue: a lesion must not
+#: decide where the plane lies.
+ODD = 0.1
 GUESS = (
     "the mask is a first guess, made of asymmetry and intensity alone: look at it before you use it, and draw one, or "
     "take a trained segmenter, where the lesion matters."
@@ -49,8 +52,8 @@ class Outlier(PairSegmenter):
     def __init__(
         self,
         *,
-        smoothing: float = 4.0,
-        threshold: float = 3.0,
+        smoothing: float = 2.0,
+        threshold: float = 4.0,
         share: float = 0.25,
         components: int = 1,
         smallest: float = 0.3,
@@ -126,7 +129,7 @@ def find_plane(image: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -
         normal, offset = _plane(axis, moved, center)
         there = (places - 2 * (places @ normal - offset)[:, None] * normal) / coarse
         seen = ndimage.map_coordinates(soft, there.T, order=1, mode="constant")
-        return float(((seen - values) ** 2).mean())
+        return float(np.minimum((seen - values) ** 2, ODD**2).mean())
 
     starts = [(cost(axis, np.zeros(dim)), axis) for axis in range(dim)]
     best: tuple[float, int, np.ndarray] | None = None

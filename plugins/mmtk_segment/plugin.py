@@ -48,13 +48,7 @@ class OutlierConfig(_EvidenceConfig):
 
     kind: Literal["outlier"] = "outlier"
     threshold: float = Field(
-        default=3.0, gt=0, description="evidence at a lesion's border, at least, in robust standard deviations"
-    )
-    smoothing: float = Field(
-        default=4.0,
-        gt=0,
-        description="width of the Gaussian under which the evidence is looked at",
-        json_schema_extra=MM,
+        default=4.0, gt=0, description="evidence at a lesion's border, at least, in robust standard deviations"
     )
 
 
