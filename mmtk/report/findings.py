@@ -83,6 +83,7 @@ class Findings:
         outcome: Why the optimization stopped.
         metrics, notes, settings: As in ``metrics.json`` and ``run.json``.
         gone: A sentence for each image that was not found again.
+        uncertainty: Of a mask that a segmenter found, on the moving grid, in [0, 1]; None for a mask that was given.
     """
 
     space: Volume
@@ -106,6 +107,7 @@ class Findings:
     notes: tuple[str, ...]
     settings: Mapping[str, Any]
     gone: tuple[str, ...] = field(default=())
+    uncertainty: Volume | None = None
 
     @property
     def voxel_map(self) -> np.ndarray:
@@ -124,6 +126,7 @@ def findings_of(result: Live | Findings) -> Findings:
     if isinstance(result, Findings):
         return result
     prepared, images, found = result.prepared, result.images, result.registration
+    looked = getattr(result, "looked_for", None)
     return Findings(
         space=prepared.fixed,
         fixed=prepared.fixed,
@@ -145,6 +148,7 @@ def findings_of(result: Live | Findings) -> Findings:
         metrics=result.metrics,
         notes=tuple(result.notes),
         settings=result.settings,
+        uncertainty=None if looked is None else looked.uncertainty,
     )
 
 
@@ -192,6 +196,9 @@ def read_findings(folder: Path) -> tuple[Findings, dict[str, Any]]:
     again = _Again(folder, record, gone)
     moving, fixed = again.image("moving"), again.image("fixed")
     mask, fixed_mask = again.mask("mask", moving), again.mask("fixed_mask", fixed)
+    uncertainty = None
+    if mask is None and moving is not None and "mask.nii.gz" in record.get("files", ()):
+        mask, uncertainty = _found_mask(folder, moving)
     scales: tuple[Normalizer | None, Normalizer | None] = (None, None)
     if moving is not None and fixed is not None:
         scales = pair_normalizers(
@@ -232,8 +239,18 @@ def read_findings(folder: Path) -> tuple[Findings, dict[str, Any]]:
         notes=tuple(record.get("notes", ())),
         settings=record.get("settings", {}),
         gone=tuple(gone),
+        uncertainty=uncertainty,
     )
     return found, record
+
+
+def _found_mask(folder: Path, moving: Volume) -> tuple[Volume | None, Volume | None]:
+    """Return the mask that a run found itself, and its uncertainty, where they are still there."""
+    volumes = []
+    for name in ("mask.nii.gz", "mask_uncertainty.nii.gz"):
+        volume = load(folder / name, name="mask") if (folder / name).is_file() else None
+        volumes.append(volume if volume is not None and volume.shape == moving.shape else None)
+    return volumes[0], volumes[1]
 
 
 def _displacement(path: Path, space: Volume) -> np.ndarray:

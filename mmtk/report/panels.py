@@ -111,7 +111,21 @@ def make_panels(views: Sequence[View]) -> list[Panel]:
     if _appears(views):
         caption = "Deformed; every intensity is its own."
         panels.append(_scan("deformed", "Shape only", caption, views, lambda v: v.deformed, source))
+    if views[0].doubt is not None and views[0].moving is not None:
+        panels.append(_doubts(views, source))
     return panels + _differences(views) + _maps(views, source)
+
+
+def _doubts(views: Sequence[View], source: tuple[float, float]) -> Panel:
+    """The mask that a segmenter found, on the moving image, and where it is in doubt."""
+    pictures = []
+    for v in views:
+        doubt = np.clip(_there(v.doubt), 0, 1)
+        shown = _colored(doubt, LENGTHS)
+        colors = np.clip((1 - doubt[..., None]) * _gray(_there(v.moving), source) + doubt[..., None] * shown, 0, 1)
+        pictures.append(Picture(v, colors, _outlines(v, before=True)))
+    caption = "What the segmenter found on the moving image, and where it is in doubt; nobody has drawn this mask."
+    return Panel("mask", "Mask, as found", caption, pictures, Bar("sure", "in doubt", LENGTHS), scale=(0.0, 1.0))
 
 
 def _there(picture: np.ndarray | None) -> np.ndarray:

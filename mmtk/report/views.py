@@ -48,6 +48,7 @@ class View:
         places: ``(2, rows, columns)``: row and column coordinate, mm, of where each voxel is sampled.
         lesion_before, lesion: The lesion mask, affinely placed and warped; None without one.
         fixed_lesion: The mask of the fixed side; None without one.
+        doubt: Uncertainty of a mask that a segmenter found, affinely placed; None for a mask that was given.
     """
 
     plane: Plane
@@ -65,6 +66,7 @@ class View:
     lesion_before: np.ndarray | None
     lesion: np.ndarray | None
     fixed_lesion: np.ndarray | None
+    doubt: np.ndarray | None = None
 
 
 def look(result: Live | Findings, names: tuple[str, ...] = ()) -> list[View]:
@@ -125,13 +127,16 @@ def _view(found: Findings, plane: Plane) -> View:
         lesion_before=None if found.mask is None else _placed(found.mask, found, plane)[plane.box],
         lesion=None if found.lesion is None else plane.take(found.lesion),
         fixed_lesion=None if found.fixed_mask is None else plane.take(found.fixed_mask.data),
+        doubt=None if found.uncertainty is None else _placed(found.uncertainty, found, plane)[plane.box],
     )
 
 
 def _placed(volume: Volume, found: Findings, plane: Plane) -> np.ndarray:
     """Return an image of the moving side through the affine alone, on the whole plane."""
     points = affine_points(torch.from_numpy(plane.points(found.space.shape)), found.voxel_map)
-    seen = sample(tensor(volume), points, padding="zeros" if volume is found.mask else "border")[0, 0]
+    seen = sample(
+        tensor(volume), points, padding="zeros" if volume in (found.mask, found.uncertainty) else "border"
+    )[0, 0]
     return plane.slab().take(seen)
 
 

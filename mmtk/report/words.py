@@ -12,6 +12,8 @@ SECTIONS = {
     "landmarks": "Landmarks",
     "deformation": "Deformation",
     "lesion": "Lesion",
+    "mask": "The mask, as found",
+    "mask_sensitivity": "If the mask were another",
     "disentanglement": "Shape against appearance",
     "cost": "Cost",
 }
@@ -61,6 +63,23 @@ METRICS = {
         "how much smaller tissue within 10 mm of the lesion is in the moving image; below 0: it sank into the lesion",
     ),
     "mass_effect_ml": ("mass effect, ml", "the same as a volume"),
+    "uncertain_ml": ("in doubt, ml", "volume that the segmenter calls lesion with a chance of 0.11 to 0.89"),
+    "mean_uncertainty": (
+        "mean uncertainty",
+        "within the mask: entropy of its probability in bits; 0 is sure, 1 a coin's",
+    ),
+    **{
+        f"{mask}_{where}_mm": (
+            f"{words}, {place}, mm",
+            f"mean change of the displacement {place} the mask if it is {told}; small is good",
+        )
+        for mask, words, told in (
+            ("dilated", "mask dilated", "dilated by 3 mm"),
+            ("eroded", "mask eroded", "eroded by 3 mm"),
+            ("left_out", "no mask", "left out"),
+        )
+        for where, place in (("near", "within 10 mm of"), ("far", "beyond 10 mm of"))
+    },
     "volume_ml": ("lesion volume, ml", "of the mask given, in the moving image"),
     "warped_volume_ml": ("warped lesion volume, ml", "of the mask carried onto the fixed image, affine included"),
     "volume_kept": ("volume kept", "warped over given volume, affine included; 1 is kept, 0 is collapsed"),
@@ -114,6 +133,8 @@ METRICS = {
 
 #: What a stage of the run does.
 STAGES = {
+    "segment": "looking for the lesion",
+    "mask sensitivity": "registering with other masks",
     "prepare": "read, place affinely, normalize",
     "register": "optimize",
     "warp": "sample the native images, measure",
@@ -125,6 +146,11 @@ _VIEWER = "any NIfTI viewer (ITK-SNAP, 3D Slicer, FSLeyes), over the fixed image
 
 #: What each file of a run is, and how it is opened; ``{dim}`` is 2 or 3.
 FILES = {
+    "mask.nii.gz": (
+        "probability of the lesion that the segmenter found, on the moving grid",
+        "ITK-SNAP, 3D Slicer",
+    ),
+    "mask_uncertainty.nii.gz": ("where it is in doubt, 0 to 1", "ITK-SNAP, 3D Slicer"),
     "warped.nii.gz": ("moving image, shape and appearance changed, on the fixed grid", _VIEWER),
     "deformed.nii.gz": ("moving image, shape changed only", _VIEWER),
     "appearance.nii.gz": ("intensity change, in the moving image's unit; 0 outside the warped mask", _VIEWER),
