@@ -18,8 +18,8 @@ from benchmarks import store
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "teacher": {"modalities": ("t1", "t1ce", "t2", "flair"), "strategy": "baseline"},
-    "t1": {"modalities": ("t1",), "strategy": "kl_kd"},
-    "t1ce": {"modalities": ("t1ce",), "strategy": "kl_kd"},
+    "t1": {"modalities": ("t1",), "strategy": "kl_kd", "warm": True, "patch": (40, 40, 40)},
+    "t1ce": {"modalities": ("t1ce",), "strategy": "kl_kd", "warm": True, "patch": (40, 40, 40)},
 }
 COMMON: dict[str, Any] = {
     "options": {"spacing": 3.0},
@@ -90,7 +90,7 @@ tissue, necrotic core, edema and enhancing tumor; ET, TC and WT are sums of its 
 
 ## Weights
 
-{count} heads of `mmtk sample gliomas lesion=lobed` at 3 mm, patches of 48^3, {epochs} epochs, {minutes} of one
+{count} heads of `mmtk sample gliomas lesion=lobed` at 3 mm, patches of {side}^3, {epochs} epochs, {minutes} of one
 processor core, convolutions in bfloat16, Adam 2e-3 with a cosine: **under-trained** beside the thesis's 1000 epochs.
 Weights are kept in half precision.
 
@@ -202,8 +202,8 @@ def _card(folder: str, name: str, names: list[str], lines: Mapping[str, Mapping[
             "(`models/t1ce.safetensors`), and was taught by `kdnet_teacher`, which sees four."
         )
         how = (
-            "The loss is the thesis's equation 3.8: Dice and cross-entropy with the reference, soft targets of the\n"
-            "teacher (lambda 0.5, T 3), and the divergence of the bottlenecks (alpha 1)."
+            "The loss is the thesis's equation 3.8: Dice and cross-entropy with the reference, soft targets of\n"
+            "the teacher (lambda 0.5, T 3), and the divergence of the bottlenecks (alpha 1). It began from the teacher's weights."
         )
     limits = (
         "- Skull-stripped heads, at 3 mm: finer scans are averaged, and what it finds is no finer.\n"
@@ -220,6 +220,7 @@ def _card(folder: str, name: str, names: list[str], lines: Mapping[str, Mapping[
         parameters=line["parameters"],
         count=COMMON["count"],
         epochs=line["epochs"],
+        side={**COMMON, **NETWORKS[name]}["patch"][0],
         minutes=minutes,
         table=table(lines, names),
         test=TEST,

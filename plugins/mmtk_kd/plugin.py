@@ -156,6 +156,9 @@ class DistillationConfig(Training):
         default=(32, 64, 128, 256), min_length=1, description="channels of the levels, finest first"
     )
     shared_decoder: bool = Field(default=False, description="take the teacher's decoder as it is (thesis 3.3)")
+    warm: bool = Field(
+        default=False, description="begin from the teacher's weights, for the modalities that the student sees"
+    )
     half: bool = Field(default=False, description="convolve in bfloat16")
     flip: float = Field(default=0.5, ge=0, le=1, description="probability of a mirror along each axis")
     shift: float = Field(default=0.1, ge=0, description="largest shift of intensities, in deviations")
@@ -171,7 +174,7 @@ class DistillationConfig(Training):
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
-        taught = self.strategy not in ALONE or self.shared_decoder
+        taught = self.strategy not in ALONE or self.shared_decoder or self.warm
         if taught and self.teacher is None:
             raise ValueError(
                 f"strategy={self.strategy}: needs a teacher; give teacher=kdnet_teacher, or a file of weights, or take "

@@ -160,10 +160,12 @@ def make_task(
             "settings": settings,
         }
     teacher, seen = None, [0, 1, 2, 3]
-    if config.strategy != "baseline" or config.shared_decoder:
+    if config.strategy != "baseline" or config.shared_decoder or config.warm:
         assert config.teacher is not None
         teacher, weights = load_network(config.teacher)
         seen = [MODALITIES.index(m) for m in weights.modalities]
+        if config.warm:
+            _warm(network, teacher, [weights.modalities.index(m) for m in config.modalities], config)
         if config.shared_decoder:
             _share(network, teacher, config)
     patches = Patches(heads, config.patch)
@@ -179,6 +181,21 @@ def make_task(
         half=config.half,
     )
     return task, {"network": target, "settings": settings}
+
+
+def _warm(network: UNet, teacher: nn.Module, channels: list[int], config: DistillationConfig) -> None:
+    """Give the student the teacher's weights; of the first convolution those of the channels that it sees."""
+    first = "encoder.levels.0.conv1.conv.weight"
+    state = dict(teacher.state_dict())
+    if first in state:
+        state[first] = state[first][:, channels]
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        raise ConfigError(
+            f"teacher={config.teacher}: its network is another than network={config.network} of widths "
+            f"{config.widths}, so no student can begin from it; leave warm out"
+        ) from None
 
 
 def _share(network: UNet, teacher: nn.Module, config: DistillationConfig) -> None:

@@ -19,7 +19,7 @@ from mmtk.segmenters.weights import SegmenterWeights
 from mmtk_kd.data import Augment, BratsHeads, Heads, Patches, classes, list_brats, zscored
 from mmtk_kd.plugin import DistillationConfig
 from mmtk_kd.scoring import judge, paired, score
-from mmtk_kd.training import load_network, make_objective, run
+from mmtk_kd.training import heads_of, load_network, make_objective, make_task, run
 
 SIDE = 16
 BEFORE = ("t1", "t1ce", "t2", "flair", "seg")
@@ -179,6 +179,18 @@ def test_a_shared_decoder_is_the_teacher_s_and_stays_so(data: Path, teacher: Pat
         run(config(data, teacher, strategy="kl", shared_decoder=True, widths=(3, 4, 4)), tmp_path / "other")
     with pytest.raises(ConfigError, match="has no decoder that unet_without_skips could share"):
         run(config(data, teacher, shared_decoder=True, network="unet_without_skips"), tmp_path / "other")
+
+
+def test_a_warm_student_begins_as_its_teacher_sees_its_modality(data: Path, teacher: Path) -> None:
+    asked = config(data, teacher, strategy="kd", warm=True, modalities=("flair",))
+    student = make_task(asked, heads_of(asked, 0)[0], 0)[0].network.network
+    network = load_network(teacher)[0]
+    image = torch.zeros(1, 4, 16, 16, 16)
+    image[:, 3] = torch.rand(16, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(student(image[:, 3:]), network(image))
+    with pytest.raises(ConfigError, match="leave warm out"):
+        make_task(asked.model_copy(update={"widths": (3, 4, 4)}), heads_of(asked, 0)[0], 0)
 
 
 @pytest.mark.parametrize("network", ["u_hved", "hemis"])
