@@ -83,6 +83,8 @@ def brain(tmp_path: Path) -> Path:
         (["run", "--mu", "3"], 2),
         (["sample", "tumor_brian"], 2),
         (["compare", "methods=lddmm", "cases=samples", "--dry-run"], 0),
+        (["compare", "methods=lddmm", "cases=tumor_brain", "--dry-run"], 0),
+        (["benchmarks", "--json"], 0),
         (["compare", "methods=lddm", "cases=sampels"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
