@@ -28,7 +28,7 @@ from mmtk.method import Method, Pair, Progress, silent
 from mmtk.prepare import affine_points, place
 from mmtk.result import LevelReport, Outcome, Registration
 
-__all__ = ["LearnedMethod", "learned_method", "part"]
+__all__ = ["Frame", "LearnedMethod", "learned_method", "part"]
 
 #: A fixed image that correlates less with the template of the weights than this is another template.
 SAME_TEMPLATE = 0.95
@@ -37,7 +37,7 @@ STRAY = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class _Frame:
+class Frame:
     """The weights' grid, and how it lies on a pair's.
 
     Attributes:
@@ -49,7 +49,7 @@ class _Frame:
     to_pair: np.ndarray
 
     @classmethod
-    def on(cls, pair: Pair, grid: Grid, affine: np.ndarray) -> _Frame:
+    def on(cls, pair: Pair, grid: Grid, affine: np.ndarray) -> Frame:
         """Lay the weights' grid on a pair's by their places in the world.
 
         A pair that does not know where it lies is taken to lie as the weights' grid does, center on center.
@@ -165,13 +165,16 @@ class LearnedMethod(Method):
         if problems:
             raise ConfigError(problems)
 
-    def register(self, pair: Pair, progress: Progress = silent) -> Registration:
-        """Register a pair; see the module's docstring for the engines."""
-        begin = time.perf_counter()
+    def begin(self, pair: Pair) -> tuple[Frame, Batch, Model]:
+        """Return where the model's grid lies, the pair on it, and the model with its weights, in evaluation mode.
+
+        Raises:
+            ConfigError: If the pair is not one that the weights are for.
+        """
         self._fit_channels(pair.moving.shape[1])
         if self.weights is None:
             identity = np.eye(4) if pair.affine is None else pair.affine
-            frame = _Frame.on(replace(pair, affine=identity), pair.grid, identity)
+            frame = Frame.on(replace(pair, affine=identity), pair.grid, identity)
         else:
             if len(pair.grid.shape) != self.weights.grid.dim:
                 raise ConfigError(
@@ -182,13 +185,18 @@ class LearnedMethod(Method):
                     f"mask: weights={self.path} were trained without masks (use_mask=false) and let appearance change "
                     f"anywhere, so it could not be kept to this one; leave mask= out, or give weights trained with masks"
                 )
-            frame = _Frame.on(pair, self.weights.grid, self.weights.affine)
+            frame = Frame.on(pair, self.weights.grid, self.weights.affine)
         batch = frame.batch(pair)
         model = self.make(frame.grid, {**self.settings, "half": self.narrow}).to(batch.fixed.device)
         if self.weights is not None:
             self._same_template(batch)
             self.weights.load_into(model, self.path)
-        model.eval()
+        return frame, batch, model.eval()
+
+    def register(self, pair: Pair, progress: Progress = silent) -> Registration:
+        """Register a pair; see the module's docstring for the engines."""
+        begin = time.perf_counter()
+        frame, batch, model = self.begin(pair)
         energies, evaluations, outcome, prediction = self._run(model, batch, progress)
         report = LevelReport(
             size=max(frame.grid.spacing),
@@ -278,7 +286,7 @@ class LearnedMethod(Method):
             )
 
 
-def _finish(pair: Pair, frame: _Frame, batch: Batch, prediction: Prediction, report: LevelReport) -> Registration:
+def _finish(pair: Pair, frame: Frame, batch: Batch, prediction: Prediction, report: LevelReport) -> Registration:
     """Bring everything onto the pair's grid; the appearance is exactly 0 where the warped mask is."""
     displacement = frame.carried_back(prediction.displacement, pair)
     assert prediction.inverse is not None

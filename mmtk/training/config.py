@@ -56,6 +56,12 @@ class TrainConfig(Recipe):
         default=True,
         description="give the model the lesion's mask; off: appearance may change anywhere (no local regularization)",
     )
+    weight_decay: float = Field(default=0.0, ge=0, description="L2 penalty of Adam")
+    augment: Literal["none", "small", "large"] = Field(
+        default="none",
+        description="show pairs turned (small: up to 15 degrees; large: any way, and mirrored), shifted, scaled, and "
+        "brighter or darker, anew in each epoch",
+    )
     tensorboard: bool = Field(
         default=False, description="write the log for TensorBoard, too; needs mmtk[train] installed"
     )
@@ -82,8 +88,8 @@ class Training(ComponentConfig):
     """Describes something else to train than a registration: the root of what the hook ``mmtk_trainings`` offers.
 
     ``target`` names a function, called as ``function(config, out, device=, seed=, resume=, watch=)``: it leaves
-    ``model.safetensors`` in the folder ``out`` and returns what ``training.json`` holds. :mod:`mmtk.training.task` is how
-    it uses mmtk's engine.
+    ``model.safetensors`` in the folder ``out`` and returns what ``training.json`` holds. By :mod:`mmtk.training.task` it
+    uses mmtk's engine.
     """
 
     epochs: int = Field(default=20, ge=1, description="times that everything is seen, at most")

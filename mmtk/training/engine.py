@@ -109,6 +109,7 @@ class Plan:
         decay: ``none``: the learning rate stays; ``cosine``: it falls to 0 over ``epochs``, or over ``cpu_minutes``
             where those end sooner; ``plateau``: it is multiplied by ``plateau_factor`` after ``plateau_epochs`` without
             a better validation, and training ends below ``least_rate``.
+        augment: ``none``, or by the names of :data:`mmtk.training.augment.AMOUNTS`: pairs are shown in other ways, too.
         weight_decay: L2 penalty of Adam.
         use_mask: Give the model the lesion's mask. Without, appearance may change anywhere (ISBI 2022's "without local
             regularization"), and whatever the model does by the mask it leaves.
@@ -131,6 +132,7 @@ class Plan:
     plateau_epochs: int = 50
     plateau_factor: float = 0.2
     least_rate: float = 1e-8
+    augment: str = "none"
 
 
 def train(
@@ -166,7 +168,7 @@ def train(
             for and not there.
         FloatingPointError: If the energy becomes NaN or infinite.
     """
-    task = model if isinstance(model, Task) else Registering(model, plan.use_mask)
+    task = model if isinstance(model, Task) else Registering(model, plan.use_mask, plan.augment)
     state = _Run(task, plan, Path(out), torch.device(device), dict(facts or {}), progress, watch)
     return state.go(training, validation, resume)
 
@@ -332,7 +334,7 @@ class _Run:
             network=self.ranks.shared(self.model, self.device),
             optimizer=self.optimizer,
             loss_function=self.task.loss,
-            prepare_batch=self.task.prepare,
+            prepare_batch=self.task.prepare_training or self.task.prepare,
             decollate=False,
             optim_set_to_none=True,
         )

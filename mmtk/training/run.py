@@ -110,6 +110,10 @@ def run(
     """
     data = prepare_data(config, seed)
     model, settings = untrained(config, data.grid, seed)
+    if model.one_template and config.augment != "none":
+        raise ConfigError(
+            f"augment={config.augment}: {config.method.kind} knows one fixed image, which must stay as it is; leave it out"
+        )
     plan = Plan(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -123,6 +127,8 @@ def run(
         decay=config.decay,
         use_mask=config.use_mask,
         tensorboard=config.tensorboard,
+        weight_decay=config.weight_decay,
+        augment=config.augment,
     )
     asked = config.model_dump(mode="json", exclude={"cache", "workers", "tensorboard"})
     facts = {"config": asked, "mmtk": mmtk.__version__}

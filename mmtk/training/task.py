@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtk.learned import Batch, Model, Prediction
+from mmtk.training.augment import AMOUNTS, Amount, augmented
 from mmtk.training.data import prepare_batch, prepare_unmasked
 from mmtk.training.metrics import ValidationScores
 
@@ -37,11 +38,13 @@ class Task(ABC):
         network: All that the optimizer may change, and what else must be kept for a stopped run to go on.
         loss: Called as ``loss(answer, batch)``; a scalar.
         prepare: MONAI's ``prepare_batch``: of items, the network's input and the target.
+        prepare_training: The same of what is trained on, where that differs from what is validated on.
     """
 
     network: nn.Module
     loss: nn.Module
     prepare: Callable[..., tuple[Any, Any]]
+    prepare_training: Callable[..., tuple[Any, Any]] | None = None
 
     @abstractmethod
     def costs(self, answer: Any, batch: Any) -> Tensor:
@@ -69,13 +72,23 @@ class Registering(Task):
     Args:
         model: Its weights are changed in place.
         use_mask: Give it the lesion's mask.
+        augment: Show pairs that are trained on in other ways, too: ``none``, ``small`` or ``large``.
     """
 
-    def __init__(self, model: Model, use_mask: bool = True) -> None:
+    def __init__(self, model: Model, use_mask: bool = True, augment: str = "none") -> None:
         self.network: Model = model
         self.loss = MeanEnergy()
         self.prepare = prepare_batch if use_mask else prepare_unmasked
+        if augment != "none":
+            self.prepare_training = self._varied(AMOUNTS[augment])
         self._scores = ValidationScores(model.grid)
+
+    def _varied(self, amount: Amount) -> Callable[..., tuple[Batch, Batch]]:
+        def prepare(*args: Any, **kwargs: Any) -> tuple[Batch, Batch]:
+            batch = augmented(self.prepare(*args, **kwargs)[0], self.network.grid, amount)
+            return batch, batch
+
+        return prepare
 
     def costs(self, answer: Prediction, batch: Batch) -> Tensor:
         return answer.energy / math.prod(batch.fixed.shape[2:])
