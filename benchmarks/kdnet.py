@@ -202,8 +202,9 @@ def _card(folder: str, name: str, names: list[str], lines: Mapping[str, Mapping[
             "(`models/t1ce.safetensors`), and was taught by `kdnet_teacher`, which sees four."
         )
         how = (
-            "The loss is the thesis's equation 3.8: Dice and cross-entropy with the reference, soft targets of\n"
-            "the teacher (lambda 0.5, T 3), and the divergence of the bottlenecks (alpha 1). It began from the teacher's weights."
+            "The loss is the thesis's equation 3.8: Dice and cross-entropy with the reference, soft targets of the\n"
+            "teacher (lambda 0.5, T 3), and the divergence of the bottlenecks (alpha 1). It began from the teacher's\n"
+            "weights."
         )
     limits = (
         "- Skull-stripped heads, at 3 mm: finer scans are averaged, and what it finds is no finer.\n"
