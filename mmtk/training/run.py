@@ -112,7 +112,7 @@ def run(
     model, settings = untrained(config, data.grid, seed)
     if model.one_template and config.augment != "none":
         raise ConfigError(
-            f"augment={config.augment}: {config.method.kind} knows one fixed image, which must stay as it is; leave it out"
+            f"augment={config.augment}: {config.method.kind} knows one fixed image, which must not change; leave it out"
         )
     plan = Plan(
         epochs=config.epochs,

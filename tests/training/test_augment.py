@@ -75,7 +75,7 @@ def test_intensities_change_by_an_exponent_on_each_image_and_zero_stays_zero() -
     inside = image > 0.1
     for changed in (found.moving, found.fixed):
         exponents = changed[inside].log() / image[inside].log()
-        assert float(exponents.std()) < 1e-3
+        torch.testing.assert_close(exponents, exponents.median().expand_as(exponents), rtol=1e-2, atol=0)
         assert changed[0, 0, 0, 0] == 0
     assert float((found.moving - found.fixed).abs().max()) > 0.01
 
