@@ -1,0 +1,1 @@
+"""Deformable registration with an untrained network as its prior (Laves, Ihler, Ortmaier 2019)."""
