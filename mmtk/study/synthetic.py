@@ -186,7 +186,7 @@ class TumorBrain(Benchmark):
 
             save(one("tumor_brain", self._asked[kind], self.seed, index), place)
 
-        case = made(folder / f"{kind}-{index:03d}", make)
+        case = made(folder / f"{kind}-{self.given['spacing']:g}mm-{index:03d}", make)
         return replace(case, known={"lesion": "collapsed" if kind == "resected" else "grew"})
 
 

@@ -178,7 +178,7 @@ def test_lesions_come_in_the_kinds_that_are_asked_for(tmp_path):
     options = {"deformation": 4}
     asked = {"kinds": ["bright", "resected"], "cases": 1, "dim": 2, "spacing": 4.0, "options": options}
     cases = benchmark("tumor_brain", **asked).cases(tmp_path)
-    assert [case.name for case in cases] == ["bright-000", "resected-000"]
+    assert [case.name for case in cases] == ["bright-4mm-000", "resected-4mm-000"]
     assert [case.known for case in cases] == [{"lesion": "grew"}, {"lesion": "collapsed"}]
     facts = json.loads((cases[1].fixed.parent / "sample.json").read_text())
     assert facts["kind"] == "resected" and facts["deformation"] == 4
