@@ -14,10 +14,10 @@ NOTHING = Amount(angle=0, shift=0, scale=0, gamma=0, mirror=False)
 GRIDS = {2: Grid((40, 48), (1.0, 2.0)), 3: Grid((20, 24, 16), (1.0, 2.0, 3.0))}
 
 
-def ball(grid: Grid, radius: float, at: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Tensor:
+def blob(grid: Grid, radius: float, at: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Tensor:
     axes = [h * (torch.arange(n) - (n - 1) / 2) - c for n, h, c in zip(grid.shape, grid.spacing, at, strict=False)]
     distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
-    return torch.sigmoid((radius - distance) / 1.5)[None, None]
+    return torch.exp(-0.5 * (distance / (radius / 1.5)).square())[None, None]
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -32,12 +32,12 @@ def test_no_change_is_no_change(dim: int) -> None:
 
 
 @pytest.mark.parametrize("dim", [2, 3])
-def test_turned_and_mirrored_in_millimetres_a_ball_in_the_middle_stays(dim: int) -> None:
+def test_turned_and_mirrored_in_millimetres_a_blob_in_the_middle_stays(dim: int) -> None:
     grid = GRIDS[dim]
-    image = ball(grid, 9.0)
+    image = blob(grid, 9.0)
     turned = augmented(Batch(image, image), grid, Amount(angle=180, shift=0, scale=0, gamma=0, mirror=True))
     assert float((turned.moving - image).abs().mean()) < 0.01
-    off = ball(grid, 6.0, (5.0, 0.0, 0.0))
+    off = blob(grid, 6.0, (5.0, 0.0, 0.0))
     other = augmented(Batch(off, off), grid, Amount(angle=180, shift=0, scale=0, gamma=0, mirror=False))
     assert float((other.moving - off).abs().mean()) > 0.02
 
@@ -45,7 +45,7 @@ def test_turned_and_mirrored_in_millimetres_a_ball_in_the_middle_stays(dim: int)
 def test_both_images_and_their_masks_go_alike_and_pairs_go_apart() -> None:
     torch.manual_seed(1)
     grid = GRIDS[2]
-    image = ball(grid, 6.0, (5.0, 3.0)).repeat(4, 1, 1, 1)
+    image = blob(grid, 6.0, (5.0, 3.0)).repeat(4, 1, 1, 1)
     found = augmented(Batch(image, image, mask=image, fixed_mask=image), grid, Amount(180, 0.1, 0.1, 0, True))
     torch.testing.assert_close(found.moving, found.fixed)
     assert found.mask is not None and found.fixed_mask is not None
@@ -54,22 +54,22 @@ def test_both_images_and_their_masks_go_alike_and_pairs_go_apart() -> None:
     assert float((found.moving[0] - found.moving[1]).abs().max()) > 0.3
 
 
-def test_a_scaled_disk_has_the_area_that_was_drawn() -> None:
+def test_a_scaled_blob_has_the_area_that_was_drawn() -> None:
     torch.manual_seed(2)
     grid = Grid((64, 64), (1.0, 1.0))
-    disk = ball(grid, 12.0)
-    found = augmented(Batch(disk, disk), grid, Amount(angle=180, shift=0.05, scale=0.3, gamma=0, mirror=True))
+    blob = blob(grid, 12.0)
+    found = augmented(Batch(blob, blob), grid, Amount(angle=180, shift=0.05, scale=0.3, gamma=0, mirror=True))
     torch.manual_seed(2)
     torch.rand(1, 1)  # the angle
     torch.rand(1, 2)  # the mirrors
     factor = float(torch.exp(0.3 * (2 * torch.rand(1, 1) - 1)))
-    assert float(disk.sum() / found.moving.sum()) == pytest.approx(factor**2, rel=0.02)
+    assert float(blob.sum() / found.moving.sum()) == pytest.approx(factor**2, rel=0.02)
 
 
 def test_intensities_change_by_an_exponent_on_each_image_and_zero_stays_zero() -> None:
     torch.manual_seed(0)
     grid = GRIDS[2]
-    image = ball(grid, 9.0) * 0.8
+    image = blob(grid, 9.0) * 0.8
     image[image < 0.01] = 0
     found = augmented(Batch(image, image), grid, Amount(0, 0, 0, gamma=0.5, mirror=False))
     inside = image > 0.1
@@ -82,7 +82,7 @@ def test_intensities_change_by_an_exponent_on_each_image_and_zero_stays_zero() -
 
 def test_a_true_displacement_is_left_out_and_draws_repeat_by_the_seed() -> None:
     grid = GRIDS[2]
-    image = ball(grid, 9.0)
+    image = blob(grid, 9.0)
     batch = Batch(image, warp(image, torch.ones(1, 2, *grid.shape)), displacement=torch.ones(1, 2, *grid.shape))
     torch.manual_seed(5)
     first = augmented(batch, grid, AMOUNTS["large"])
