@@ -158,14 +158,14 @@ def _is_cost(name: str) -> bool:
 def analyse(
     results: Results,
     names: Sequence[str],
-    seed: int = 0,
+    seed: int | None = 0,
     benchmarks: Mapping[str, Benchmark] | None = None,
     aside: frozenset[str] = frozenset(),
 ) -> list[Finding]:
     """Return what is found of each metric.
 
     Args:
-        seed: Of the bootstrap.
+        seed: Of the bootstrap; None: no tests.
         benchmarks: Those that gave cases, by kind: they say what their own numbers mean.
         aside: Methods that register nothing.
     """
@@ -199,7 +199,9 @@ def analyse(
                 better=better,
                 values=values,
                 summaries={method: summarize(numbers) for method, numbers in values.items()},
-                tests=compare(held, results.reference, seed=seed) if results.reference in values else {},
+                tests=compare(held, results.reference, seed=seed)
+                if seed is not None and results.reference in values
+                else {},
                 aside=aside,
             )
         )

@@ -58,6 +58,8 @@ class Case:
         name: Unlike that of any other case of the study; it becomes the name of a folder.
         truth: Folder of a sample, or a displacement field.
         voxels: Of moving and fixed image; known once the headers were read.
+        group: What sets it apart from other cases of the study, such as the kind of its lesion; tables are made of each
+            group, too.
         known: What a user may know of it, as settings of a method: ``lesion: grew``; for methods that are told.
         measured: The benchmark that measures more of a run on it, as a study's file would say it.
     """
@@ -73,6 +75,7 @@ class Case:
     fixed_landmarks: Path | None = None
     truth: Path | None = None
     voxels: tuple[int, int] = (0, 0)
+    group: str = ""
     known: Mapping[str, str] | None = None
     measured: Mapping[str, Any] | None = None
 
@@ -217,10 +220,11 @@ def _probed(case: Case) -> tuple[list[str], tuple[int, int]]:
 
 def as_data(case: Case) -> dict[str, str]:
     """Return a case as plain data."""
-    return {"name": case.name, **{name: str(path) for name, path in case.files.items()}}
+    group = {"group": case.group} if case.group else {}
+    return {"name": case.name, **group, **{name: str(path) for name, path in case.files.items()}}
 
 
 def from_data(data: Mapping[str, str]) -> Case:
     """Return the case of :func:`as_data`."""
-    files = {name: Path(value) for name, value in data.items() if name != "name"}
-    return Case(data["name"], **files)  # type: ignore[arg-type]
+    files = {name: Path(value) for name, value in data.items() if name not in ("name", "group")}
+    return Case(data["name"], **files, group=data.get("group", ""))  # type: ignore[arg-type]

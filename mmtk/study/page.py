@@ -18,12 +18,15 @@ from mmtk.study.benchmarks import Published
 from mmtk.study.description import Study
 from mmtk.study.plots import accuracy_against_time, boxes, differences
 from mmtk.study.results import Record, Results
-from mmtk.study.tables import TESTED, as_latex, as_markdown, beside_markdown, statistics_csv, test_cells
+from mmtk.study.tables import TESTED, as_latex, as_markdown, beside_markdown, by_group, statistics_csv, test_cells
 
 __all__ = ["write_page"]
 
 #: The longest edge of a picture of a worst case, pixels.
 LONGEST = 1500
+
+#: Columns for each group of cases: its name, how many cases it has, findings without tests.
+Groups = list[tuple[str, int, list[Finding]]]
 
 #: Time that accuracy is drawn against.
 TIME = "cost.register_s"
@@ -64,11 +67,12 @@ def write_page(study: Study, records: Sequence[Record], out: Path) -> Path:
     others = [findings[name] for name in results.metrics if findings[name] not in main]
     about = f"{study.title}: {_summary(study, results)}"
     beside = beside_markdown(absent_of(study), published_of(study))
-    write_text(out / "tables.md", as_markdown(main, study.reference, about) + beside)
+    groups = _groups(results, main, study, out)
+    write_text(out / "tables.md", as_markdown(main, study.reference, about) + by_group(groups) + beside)
     write_text(out / "tables.tex", as_latex(main, study.reference, about))
     write_text(out / "statistics.csv", statistics_csv(list(findings.values()), study.reference))
     shots = [] if primary is None else _shots(results, findings[primary], out)
-    return write_text(out / "report.html", _page(study, results, main, others, shots, out))
+    return write_text(out / "report.html", _page(study, results, main, others, shots, groups, out))
 
 
 def _summary(study: Study, results: Results) -> str:
@@ -80,7 +84,13 @@ def _summary(study: Study, results: Results) -> str:
 
 
 def _page(
-    study: Study, results: Results, main: list[Finding], others: list[Finding], shots: list[Shot], out: Path
+    study: Study,
+    results: Results,
+    main: list[Finding],
+    others: list[Finding],
+    shots: list[Shot],
+    groups: Groups,
+    out: Path,
 ) -> str:
     from jinja2 import Environment, FileSystemLoader
 
@@ -116,6 +126,7 @@ def _page(
         details=details,
         tested=TESTED,
         scatter=scatter,
+        groups=groups,
         primary=main[0] if main else None,
         worst=shots,
         failures=[(record, _log_link(record, out)) for record in results.failures],
@@ -127,6 +138,22 @@ def _page(
         bootstrap_seed=study.config.bootstrap_seed,
         versions={**account["versions"], "processor": account["machine"]["processor"]},
     )
+
+
+def _groups(results: Results, main: Sequence[Finding], study: Study, out: Path) -> Groups:
+    """Return the columns of the page for each group of cases, where there are several: group, cases, findings."""
+    account = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    group_of = {case["name"]: case.get("group", "") for case in account["cases"]}
+    names = list(dict.fromkeys(group_of.get(case, "") for case in results.cases))
+    if len(names) < 2:
+        return []
+    found = []
+    for name in names:
+        part = Results([r for r in results.records if group_of.get(r.case, "") == name], results.reference)
+        columns = [f.name for f in main]
+        findings = analyse(part, columns, None, study.benchmarks, main[0].aside if main else frozenset())
+        found.append((name or "others", len(part.cases), findings))
+    return found
 
 
 def absent_of(study: Study) -> list[tuple[str, str]]:

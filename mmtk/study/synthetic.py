@@ -187,7 +187,7 @@ class TumorBrain(Benchmark):
             save(one("tumor_brain", self._asked[kind], self.seed, index), place)
 
         case = made(folder / f"{kind}-{self.given['spacing']:g}mm-{index:03d}", make)
-        return replace(case, known={"lesion": "collapsed" if kind == "resected" else "grew"})
+        return replace(case, group=kind, known={"lesion": "collapsed" if kind == "resected" else "grew"})
 
 
 def averaged(sample: Sample, by: int) -> Sample:

@@ -81,6 +81,21 @@ def as_markdown(findings: Sequence[Finding], reference: str, about: str) -> str:
     return "\n".join(lines)
 
 
+def by_group(groups: Sequence[tuple[str, int, Sequence[Finding]]]) -> str:
+    """Return a table of means for each group of cases."""
+    lines = []
+    for name, count, findings in groups:
+        if findings:
+            rows = [[m, *(_bold(f.mean_sd(m), f.best == m) for f in findings)] for m in findings[0].values]
+            lines += ["", f"## {name}, {count} case{'s' * (count != 1)}: mean (standard deviation)", ""]
+            lines += _markdown(["method", *(finding.label for finding in findings)], rows)
+    return "\n".join([*lines, ""]) if lines else ""
+
+
+def _bold(text: str, wanted: bool) -> str:
+    return f"**{text}**" if wanted else text
+
+
 def beside_markdown(absent: Sequence[tuple[str, str]], published: Sequence[Published]) -> str:
     """Return what was not run: methods whose library is missing, and the tables of others."""
     lines = ["", "## Not run here", "", *(f"- {label}: {why}" for label, why in absent)] if absent else []

@@ -203,6 +203,21 @@ def test_the_oracle_has_no_error_and_needs_a_truth(letters, tmp_path):
     assert (tmp_path / "out" / link).is_file() and link.endswith(".log")
 
 
+def test_cases_of_several_kinds_have_a_table_each(tmp_path):
+    words = "methods: [{name: identity, method: identity}]\njobs: 1\n"
+    words += "cases: {benchmark: tumor_brain, kinds: [bright, resected], cases: 1, dim: 2, spacing: 4}\n"
+    (tmp_path / "study.yaml").write_text(words)
+    study = read_study([str(tmp_path / "study.yaml")], installed())
+    records = carry_out(study, tmp_path / "out")
+    page = write_page(study, records, tmp_path / "out").read_text()
+    assert "<h3>bright, 1 case</h3>" in page and "<h3>resected, 1 case</h3>" in page
+    tables = (tmp_path / "out" / "tables.md").read_text()
+    for record, kind in zip(records, ("bright", "resected"), strict=True):
+        part = tables.partition(f"## {kind}, 1 case: mean")[2].partition("## ")[0]
+        error = float(part.partition("| identity | ")[2].split()[0])
+        assert error == pytest.approx(record.metrics["truth.outside_mm"], rel=0.1)
+
+
 def test_a_method_is_told_what_is_known_of_each_case(tmp_path):
     words = "methods: [{name: a, method: metamorphosis, told: true}, {name: b, method: metamorphosis}]\n"
     words += "cases: {benchmark: tumor_brain, kinds: [bright, resected], cases: 1, dim: 2, spacing: 4}\n"
