@@ -11,7 +11,7 @@ from mmtk.learned import Batch
 from mmtk.training.augment import AMOUNTS, Amount, augmented
 
 NOTHING = Amount(angle=0, shift=0, scale=0, gamma=0, mirror=False)
-GRIDS = {2: Grid((40, 48), (1.0, 2.0)), 3: Grid((20, 24, 16), (1.0, 2.0, 3.0))}
+GRIDS = {2: Grid((40, 48), (1.0, 2.0)), 3: Grid((24, 32, 16), (2.0, 1.5, 3.0))}
 
 
 def blob(grid: Grid, radius: float, at: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Tensor:
@@ -39,7 +39,7 @@ def test_turned_and_mirrored_in_millimetres_a_blob_in_the_middle_stays(dim: int)
     assert float((turned.moving - image).abs().mean()) < 0.01
     off = blob(grid, 6.0, (5.0, 0.0, 0.0))
     other = augmented(Batch(off, off), grid, Amount(angle=180, shift=0, scale=0, gamma=0, mirror=False))
-    assert float((other.moving - off).abs().mean()) > 0.02
+    assert float((other.moving - off).abs().max()) > 0.1
 
 
 def test_both_images_and_their_masks_go_alike_and_pairs_go_apart() -> None:
