@@ -81,6 +81,12 @@ class TumorBrainOptions(SampleOptions):
     contrast: Literal["same", "gamma", "other"] = Field(
         default="same", description="of the moving image: as the fixed, a monotone change of it, or like a T2"
     )
+    thickness: float = Field(
+        default=0.0,
+        ge=0,
+        description="thickness of the patient's slices, mm, as in a clinic: T1 and T1ce axial, T2 coronal, FLAIR "
+        "sagittal; 0: voxels are cubes",
+    )
     modalities: Annotated[tuple[Literal["t1ce", "t2", "flair"], ...], BeforeValidator(_list)] = Field(
         default=(), description="further scans of both brains, each with noise and bias of its own"
     )

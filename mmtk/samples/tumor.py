@@ -18,7 +18,7 @@ from mmtk.samples.lesion import Lesion, Palette, Texture
 from mmtk.samples.maps import FreeForm, Lobed, RadialGrowth
 from mmtk.samples.options import TumorBrainOptions, parse
 from mmtk.samples.sample import Sample, jacobian_minimum
-from mmtk.samples.scanner import Contrast, bias_field, rician
+from mmtk.samples.scanner import Contrast, bias_field, rician, thick_slices
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,8 @@ RADII = {"bright": (8.0, 15.0), "lookalike": (8.0, 15.0), "resected": (14.0, 9.0
 _SMALLEST, _DRAWS = 0.3, 30
 
 #: Independent streams of random numbers: changing the lesion leaves the bending, the place and the noise alone.
+#: The axis that a modality's slices lie across.
+_ACROSS = {"t1": 2, "t1ce": 2, "t2": 1, "flair": 0}
 _MODALITIES = ("t1ce", "t2", "flair")
 _STREAMS = ("bending", "place", "form", "texture", "bias", "noise")
 
@@ -52,6 +54,7 @@ def tumor_brain(
     bias: float = 0.0,
     contrast: str = "same",
     modalities: tuple[str, ...] = (),
+    thickness: float = 0.0,
 ) -> Sample:
     """Make a patient with a lesion and the healthy brain to register it onto.
 
@@ -76,6 +79,7 @@ def tumor_brain(
         contrast: ``same``, ``gamma`` (a monotone change) or ``other`` (like a T2).
         modalities: Of ``t1ce``, ``t2``, ``flair``: further scans of both brains, each with noise and bias of its own;
             they share shape and lesion, and what one hides another may show.
+        thickness: Of the patient's slices, mm: T1 and T1ce are axial, T2 is coronal, FLAIR sagittal. 0: as the grid.
 
     Raises:
         ConfigError: An option is unknown or out of range, or no map without folds can be drawn from them.
@@ -170,7 +174,10 @@ def patient(
         fixed = fixed.reshape(brain.image.shape)
     appearance, fixed_mask = _true_appearance(fixed, lesion, contrast, seen.reshape(brain.dim, -1))
 
-    def scanned(image: np.ndarray, bias: np.random.Generator, noise: np.random.Generator) -> np.ndarray:
+    def scanned(image: np.ndarray, name: str, bias: np.random.Generator, noise: np.random.Generator) -> np.ndarray:
+        across = min(_ACROSS[name], brain.dim - 1)
+        if options.thickness > brain.spacing[across]:
+            image = thick_slices(image, options.thickness / brain.spacing[across], across)
         if options.bias > 0:
             image = image * bias_field(bias, brain.axes, options.bias, ~air)
         if options.noise > 0:
@@ -180,8 +187,8 @@ def patient(
     channels = {}
     for name, (image, healthy_scan) in clean.items():
         draws = [np.random.default_rng([options.seed, _MODALITIES.index(name), what]) for what in (11, 12)]
-        channels[name] = scanned(image, *draws), healthy_scan
-    moving = scanned(moving, streams["bias"], streams["noise"])
+        channels[name] = scanned(image, name, *draws), healthy_scan
+    moving = scanned(moving, "t1", streams["bias"], streams["noise"])
 
     h = np.array(brain.spacing).reshape(-1, *[1] * brain.dim)
     displacement = (pull_back / h).astype(np.float32)
