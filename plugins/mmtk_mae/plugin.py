@@ -1,11 +1,13 @@
-"""The metamorphic auto-encoder: its settings."""
+"""The metamorphic auto-encoder: its settings, and the bundle that holds its weights."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mmtk.bundle import shipped_bundle
 from mmtk.config import Capabilities, ComponentConfig, LearnedConfig
 from mmtk.plugins import hookimpl
 
@@ -48,3 +50,8 @@ class MetamorphicAutoencoderConfig(LearnedConfig):
 @hookimpl
 def mmtk_methods() -> list[type[ComponentConfig]]:
     return [MetamorphicAutoencoderConfig]
+
+
+@hookimpl
+def mmtk_bundles() -> list[Path]:
+    return [shipped_bundle("metamorphic_autoencoder")]

@@ -25,6 +25,7 @@ def test_what_is_installed_comes_first_and_is_trusted_for_it():
         "metamorph_brats",
         "metamorph_g",
         "metamorph_r",
+        "metamorphic_autoencoder",
         "metamorphosis",
         "rigid",
         "rigid_cfm",
