@@ -1,6 +1,6 @@
 """Masks that nobody drew: how good they are, and what a registration with them is worth.
 
-    python -m benchmarks.masks [--seeds 1 2 3] [--real FOLDER]
+    python -m benchmarks.masks [--seeds 1 2] [--real FOLDER]
 
 ``tumor_brain``: the sample of three kinds at 2 mm, whose true deformation is known, registered by the default method
 with no mask, the true one, and the one that ``mask=auto`` finds. ``real``: a patient with a glioma against the template,
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,12 @@ __all__ = ["render"]
 
 KINDS = ("bright", "lookalike", "resected")
 #: Settings were chosen on seeds 4 and 5.
-SEEDS = (1, 2, 3)
+SEEDS = (1, 2)
 ROWS = {
     "none": "no mask",
     "true": "true mask",
     "true-told": "true mask, `lesion=grew` where it did",
     "auto": "`mask=auto`",
-    "auto-untold": "`mask=auto`, its guess about `lesion` left out",
 }
 FILE = "masks"
 
@@ -45,8 +44,8 @@ def overlap(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
     }
 
 
-def sample_case(kind: str, seed: int) -> Iterator[dict[str, Any]]:
-    """Register a sample in every way, and yield a row for each."""
+def sample_case(kind: str, seed: int, done: Container[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """Register a sample in every way that is not done yet, and yield a row for each."""
     import mmtk
     from mmtk.io import Volume
     from mmtk.samples import tumor_brain
@@ -57,15 +56,12 @@ def sample_case(kind: str, seed: int) -> Iterator[dict[str, Any]]:
         Volume(np.asarray(data, np.float32), sample.affine, name=name)
         for data, name in ((sample.moving, "moving"), (sample.fixed, "fixed"), (sample.mask, "mask"))
     )
-    looked: Any = None
-    for name in ("auto", "auto-untold", "none", "true", "true-told"):
+    for name in ROWS:
+        if (f"{kind}/{seed}", name) in done:
+            continue
         start = time.process_time()
         settings: dict[str, Any] = {}
         mask: Any = {"none": None, "auto": "auto"}.get(name, true)
-        if name == "auto-untold":
-            if looked is None or looked.empty:
-                continue
-            mask = looked.mask
         if name == "true-told":
             if kind == "resected":
                 continue
@@ -80,6 +76,7 @@ def sample_case(kind: str, seed: int) -> Iterator[dict[str, Any]]:
         }
         if name == "auto":
             looked = result.looked_for
+            assert looked is not None
             row["mask"] = {
                 **overlap(looked.mask.data >= 0.5, sample.mask > 0),
                 "history": looked.history,
@@ -122,15 +119,15 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     parser.add_argument("--real", type=Path, help="folder of the real images")
     asked = parser.parse_args()
-    done = {row["subject"] for row in store.rows(FILE)}
+    done = {(row["subject"], row["method"]) for row in store.rows(FILE)}
     for seed in asked.seeds:
         for kind in asked.kinds:
-            if f"{kind}/{seed}" in done:
-                continue
-            for row in list(sample_case(kind, seed)):
+            for row in sample_case(kind, seed, done):
                 store.append(FILE, {**row, "host": store.host()})
                 print(row, flush=True)
     for segmenter in ("outlier", "inconsistency") if asked.real else ():
+        if ("tumour_mri_01", segmenter) in done:
+            continue
         row = real_case(asked.real, segmenter)
         store.append(FILE, {**row, "host": store.host()})
         print(row, flush=True)

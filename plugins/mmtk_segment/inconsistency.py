@@ -2,7 +2,7 @@
 
 The image is registered onto its reference, a healthy one. Where the two show the same anatomy the carried reference
 looks like the image, and the map back undoes the map forth; where something appeared or vanished, neither does. That
-residual becomes a mask, the mask leaves the place out of the next registration, and so on.
+residual becomes a mask; with several rounds the mask leaves the place out of the next registration, and so on.
 
     image, reference    on the image's grid and on one scale of intensities
     residual            image minus the reference carried onto it: on the image's side, where a lesion that the
@@ -33,6 +33,8 @@ __all__ = ["Inconsistency"]
 CAVITY = 0.35
 #: Quantile of the brain's intensities that is taken for fluid's.
 FLUID = 0.01
+#: Probability from which a voxel tells what the lesion is made of.
+CORE = 0.9
 #: Least deviation of the forward-backward error, mm.
 LEAST = 0.2
 
@@ -44,7 +46,7 @@ class Inconsistency(PairSegmenter):
         self,
         *,
         method: ComponentConfig,
-        rounds: int = 2,
+        rounds: int = 1,
         backward: float = 0.0,
         smoothing: float = 2.0,
         threshold: float = 5.0,
@@ -141,7 +143,8 @@ class Inconsistency(PairSegmenter):
 
 def _history(image: np.ndarray, mask: np.ndarray, brain: np.ndarray) -> str:
     """Return what the lesion probably did to its neighbors: a region of fluid is a cavity, any other has grown."""
-    inside, healthy = mask > 0.5, image[brain & (mask == 0)]
+    # Its middle: at its border a lesion is half of what surrounds it.
+    inside, healthy = mask > (CORE if (mask > CORE).any() else 0.5), image[brain & (mask == 0)]
     if not inside.any() or not healthy.size:
         return "unknown"
     fluid, usual = float(np.quantile(healthy, FLUID)), float(np.median(healthy))

@@ -61,7 +61,7 @@ class InconsistencyConfig(_EvidenceConfig):
 
     kind: Literal["inconsistency"] = "inconsistency"
     rounds: int = Field(
-        default=2, ge=1, description="registrations; each but the first leaves out what the one before it found"
+        default=1, ge=1, description="registrations; each but the first leaves out what the one before it found"
     )
     backward: float = Field(
         default=0.0,
