@@ -156,7 +156,7 @@ def train(
         training, validation: Sets of pairs, see :mod:`mmtk.training.data`, or of whatever the task takes.
         out: Folder of the run, new unless ``resume``.
         resume: Go on from the last epoch that ended, if there is one.
-        facts: Recorded beside the plan.
+        facts: Recorded beside the plan; but for ``defaults``, which are what settings of ``config`` have by themselves.
         progress: Called after each step, on every process.
         watch: Called after each step and each epoch, on the first process alone.
 
@@ -265,7 +265,8 @@ class _Run:
             return
         last = torch.load(path, map_location=self.device, weights_only=True)
         before, now = json.loads(last["asked"]), self._asked()
-        new = _defaults()  # of what a run begun by an earlier version does not name
+        # Of what a run begun by an earlier version does not name.
+        new = {**_defaults(), **self.facts.get("defaults", {})}
         changed = sorted(
             name
             for name in before.keys() | now.keys()
@@ -421,7 +422,7 @@ class _Run:
             self._write("model.pt", dict(self.task.kept()))
         record = {
             "plan": asdict(self.plan),
-            **self.facts,
+            **{name: value for name, value in self.facts.items() if name != "defaults"},
             "epochs": self.epoch,
             "pairs": self.pairs,
             "cpu_minutes": round(self.spent / 60, 2),

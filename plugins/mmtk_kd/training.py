@@ -248,6 +248,7 @@ def run(
         plateau_factor=config.plateau_factor,
     )
     asked = config.model_dump(mode="json", exclude={"cache", "workers", "tensorboard"})
+    defaults = {name: field.default for name, field in DistillationConfig.model_fields.items()}
     augment = Augment(config.flip, config.shift, config.gamma)
     record = train(
         task,
@@ -257,7 +258,7 @@ def run(
         out,
         device=device,
         resume=resume,
-        facts={"config": asked, "mmtk": mmtk.__version__},
+        facts={"config": asked, "mmtk": mmtk.__version__, "defaults": defaults},
         progress=progress,
         watch=watch,
     )

@@ -167,6 +167,17 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(data: Path, teacher: Pat
     assert len(log) == 4 and {"dice_et", "dice_tc", "dice_wt"} <= log[-1].keys()
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_the_defaults(data: Path, teacher: Path, tmp_path: Path) -> None:
+    asked = config(data, teacher, strategy="kd", epochs=1, decay="none")
+    run(asked, tmp_path)
+    last = torch.load(tmp_path / "last.pt", weights_only=True)
+    last["asked"] = json.dumps({k: v for k, v in json.loads(last["asked"]).items() if k != "warm"})
+    torch.save(last, tmp_path / "last.pt")
+    assert run(asked.model_copy(update={"epochs": 2}), tmp_path, resume=True)["epochs"] == 2
+    with pytest.raises(ConfigError, match="another warm"):
+        run(asked.model_copy(update={"warm": True}), tmp_path, resume=True)
+
+
 def test_a_shared_decoder_is_the_teacher_s_and_stays_so(data: Path, teacher: Path, tmp_path: Path) -> None:
     run(config(data, teacher, strategy="kl", shared_decoder=True), tmp_path)
     ours, theirs = (SegmenterWeights.load(path).state for path in (tmp_path / "model.safetensors", teacher))
