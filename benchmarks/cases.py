@@ -92,7 +92,7 @@ CASES: Mapping[str, Case] = {
             (
                 "start", "mmtk-split", "mmtk-split-same", "mmtk-split-people", "mmtk-split-fine",
                 "mmtk-split-lncc", "mmtk-coupled", "mmtk-lddmm", "ants-only", "ants-only-long", "ants-cc",
-                "greedy-default", "greedy-ncc", "demons",
+                "greedy-default", "greedy-ncc", "demons", "lcc-demons",
             ),
             600,
         ),

@@ -150,10 +150,6 @@ METHODS: Mapping[str, Method] = {
         {"type": "SyNOnly", "syn_metric": "CC", "syn_sampling": 2, "reg_iterations": [100, 70, 50]}, True,
     ),
     "lcc-demons": Method("mmtk", "LCC-demons of our own", {"method": "lcc_demons"}, True),
-    "lcc-demons-long": Method(
-        "mmtk", "LCC-demons of our own, 60, 60 and 40 iterations",
-        {"method": "lcc_demons", "iterations": [60, 60, 40]}, True,
-    ),
     "demons": Method("demons", "SimpleITK diffeomorphic demons, pyramid 4/2/1", {}),
 }  # fmt: skip
 
