@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ def overlap(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
     }
 
 
-def sample_case(kind: str, seed: int, done: Container[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+def sample_case(
+    kind: str, seed: int, done: Container[tuple[str, str]], rows: Iterable[str] = tuple(ROWS)
+) -> Iterator[dict[str, Any]]:
     """Register a sample in every way that is not done yet, and yield a row for each."""
     import mmtk
     from mmtk.io import Volume
@@ -56,7 +58,7 @@ def sample_case(kind: str, seed: int, done: Container[tuple[str, str]]) -> Itera
         Volume(np.asarray(data, np.float32), sample.affine, name=name)
         for data, name in ((sample.moving, "moving"), (sample.fixed, "fixed"), (sample.mask, "mask"))
     )
-    for name in ROWS:
+    for name in rows:
         if (f"{kind}/{seed}", name) in done:
             continue
         start = time.process_time()
@@ -117,12 +119,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.masks", description=__doc__)
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
+    parser.add_argument("--rows", nargs="*", default=list(ROWS))
     parser.add_argument("--real", type=Path, help="folder of the real images")
     asked = parser.parse_args()
     done = {(row["subject"], row["method"]) for row in store.rows(FILE)}
     for seed in asked.seeds:
         for kind in asked.kinds:
-            for row in sample_case(kind, seed, done):
+            for row in sample_case(kind, seed, done, asked.rows):
                 store.append(FILE, {**row, "host": store.host()})
                 print(row, flush=True)
     for segmenter in ("outlier", "inconsistency") if asked.real else ():

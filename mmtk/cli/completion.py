@@ -114,7 +114,7 @@ def complete_segment(context: typer.Context, incomplete: str) -> list[Any]:
     part: type[ComponentConfig] | None = None
     with suppress(MmtkError):
         part = installed().find("segmenter", typed["segmenter"]) if "segmenter" in typed else None
-    models = [SegmentConfig, *([] if part is None else [part])]
+    models: list[type[BaseModel]] = [SegmentConfig, *([] if part is None else [part])]
     fields = {f.alias or name: f for m in models for name, f in m.model_fields.items() if name != "kind"}
     known = {"bundle": "bundle to start from", **{name: f.description or "" for name, f in fields.items()}}
     key, equals, value = word.partition("=")

@@ -164,8 +164,9 @@ def _preprocessing(parser: Any) -> tuple[str, Any]:
     steps = said.get("transforms", []) if isinstance(said, Mapping) else []
     kept = [at for at, step in enumerate(steps) if _name(step) not in READING]
     made = [parser.get_parsed_content(f"preprocessing::transforms::{at}") for at in kept]
-    keys = next((step.get("keys") for step in steps if isinstance(step, Mapping) and step.get("keys")), "image")
-    key = keys if isinstance(keys, str) else next(iter(keys))
+    said_keys = [step["keys"] for step in steps if isinstance(step, Mapping) and step.get("keys")]
+    keys: Any = said_keys[0] if said_keys else "image"
+    key = keys if isinstance(keys, str) else str(next(iter(keys)))
     return (key if not key.startswith(("@", "$", "%")) else "image"), Compose(made)
 
 

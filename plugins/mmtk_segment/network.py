@@ -90,14 +90,16 @@ class Network(Segmenter):
         there = torch.cat([scaled(one, known.normalize) for one in plain.split(1)])
         size = [max(1, round(n * h / t)) for n, h, t in zip(shape, spacing, known.spacing, strict=True)]
         there = _resized(there, size)
-        first, second, count = 0.0, 0.0, 0
-        for axes in self._flips(image.ndim):
+        flips = self._flips(image.ndim)
+        names: list[str] = []
+        first = second = torch.zeros(())
+        for axes in flips:
             chance = probabilities(self._windows(there.flip(axes)), known.activation).flip(axes)
-            regions = torch.cat(list(self._regions(chance).values()), 1)
-            first, second, count = first + regions, second + regions.square(), count + 1
-        mean = first / count
-        deviation = (second / count - mean.square()).clamp_min(0).sqrt()
-        names = list(self._regions(chance))
+            found = self._regions(chance)
+            names, regions = list(found), torch.cat(list(found.values()), 1)
+            first, second = first + regions, second + regions.square()
+        mean = first / len(flips)
+        deviation = (second / len(flips) - mean.square()).clamp_min(0).sqrt()
         mean, deviation = (_resized(x, shape).clamp(0, 1).to(image.dtype) for x in (mean, deviation))
         found = {name: mean[:, at : at + 1] for at, name in enumerate(names)}
         found = self._without_small(found)
