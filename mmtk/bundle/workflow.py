@@ -43,6 +43,8 @@ from mmtk.settings import Setting, resolve
 
 __all__ = ["PreparePair", "RegistrationNetwork", "SaveRegistration", "one_pair", "pack", "unpack"]
 
+#: Where an image's metadata say how many channels moving and fixed image have each.
+CHANNELS = "mmtk_channels"
 EXTRAS = ("mask", "fixed_mask", "inside")
 LABELS = ("labels", "fixed_labels")
 FILES = ("moving", "fixed", "mask", "fixed_mask", *LABELS)
@@ -94,7 +96,7 @@ class PreparePair(Transform):
             device=self.device,
         )
         affine = torch.as_tensor(prepared.fixed.affine, dtype=torch.float64)
-        image = MetaTensor(pack(prepared.pair)[0], affine=affine)
+        image = MetaTensor(pack(prepared.pair)[0], affine=affine, meta={CHANNELS: prepared.pair.fixed.shape[1]})
         seconds = {"prepare": round(time.perf_counter() - start, 3)}
         return {**data, **files, "image": image, "prepared": prepared, "seconds": seconds}
 
@@ -115,7 +117,7 @@ class RegistrationNetwork(nn.Module):
 
     Args:
         method: Name of an installed method, or its settings with the name under ``kind``.
-        channels: Channels of each of the two images.
+        channels: Channels of each of the two images, where the image's metadata do not say it.
 
     Attributes:
         found: What the last call found, one entry a batch element.
@@ -132,7 +134,10 @@ class RegistrationNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the displacement, ``(B, dim, *space)`` in voxels, of ``image (B, channels, *space)``."""
-        if told := self.config.unmasked(None if image.shape[1] <= 2 * self.channels else image):
+        channels = self.channels
+        if isinstance(image, MetaTensor):
+            channels = int(image.meta.get(CHANNELS, channels))
+        if told := self.config.unmasked(None if image.shape[1] <= 2 * channels else image):
             raise ConfigError(told)
         spacing = _spacing(image)
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
@@ -141,7 +146,7 @@ class RegistrationNetwork(nn.Module):
         with torch.enable_grad():
             method = self.config.build()
             affine = _affine(image)
-            pairs = [unpack(element[None], spacing, self.channels, affine) for element in plain.detach()]
+            pairs = [unpack(element[None], spacing, channels, affine) for element in plain.detach()]
             self.found = [method.register(pair) for pair in pairs]
         self.seconds = round(time.perf_counter() - start, 3)
         return torch.cat([found.displacement.detach() for found in self.found])

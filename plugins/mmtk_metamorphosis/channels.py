@@ -24,7 +24,7 @@ class Channels:
 
     Args:
         count: Channels of the images.
-        weights: One for each; 1 if None.
+        weights: One for each; if None, all of them together count as much as one image alone.
         parts: What compares each; one for all.
 
     Raises:
@@ -32,7 +32,7 @@ class Channels:
     """
 
     def __init__(self, count: int, weights: Sequence[float] | None, parts: Sequence[Similarity]) -> None:
-        weights = (1.0,) * count if weights is None else tuple(weights)
+        weights = (1.0 / count,) * count if weights is None else tuple(weights)
         problems = []
         if len(weights) != count:
             problems.append(f"channel_weights: {len(weights)} for {count} channels; give one for each")

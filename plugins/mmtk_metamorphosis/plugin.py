@@ -83,7 +83,7 @@ class _ShapeConfig(ComponentConfig):
     channel_weights: tuple[Weight, ...] | None = Field(
         default=None,
         min_length=1,
-        description="how much each channel counts, for images of several; 0: as if it were not there; none: 1 each",
+        description="how much each channel counts, for images of several; 0: as if it were not there; none: 1 in all",
     )
     integrator: IntegratorPart = Field(
         default_factory=LagrangianConfig, description="how momentum and image are carried through time"
@@ -226,7 +226,7 @@ def mmtk_methods() -> list[type[ComponentConfig]]:
 
 @hookimpl
 def mmtk_bundles() -> list[Path]:
-    return [shipped_bundle(name) for name in ("metamorph_brats", "metamorphosis", "lddmm")]
+    return [shipped_bundle(name) for name in ("metamorph_brats", "metamorphosis", "metamorphosis_multimodal", "lddmm")]
 
 
 def _unequal(name: str, values: tuple[Any, ...], other: str, others: tuple[Any, ...]) -> list[str]:

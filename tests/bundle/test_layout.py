@@ -98,8 +98,8 @@ def leaves(node: Any) -> list[str]:
 def test_the_bundles_are_installed():
     names = [
         "affine", "lcc_demons", "lddmm", "metamorph_brats", "metamorph_g", "metamorph_r",
-        "metamorphic_autoencoder", "metamorphosis", "rigid", "rigid_cfm", "syn", "syn_cfm", "voxelmorph",
-        "voxelmorph_cfm",
+        "metamorphic_autoencoder", "metamorphosis", "metamorphosis_multimodal", "rigid", "rigid_cfm", "syn", "syn_cfm",
+        "voxelmorph", "voxelmorph_cfm",
     ]  # fmt: skip
     assert [folder.name for folder in BUNDLES] == names
 

@@ -27,6 +27,7 @@ def test_what_is_installed_comes_first_and_is_trusted_for_it():
         "metamorph_r",
         "metamorphic_autoencoder",
         "metamorphosis",
+        "metamorphosis_multimodal",
         "rigid",
         "rigid_cfm",
         "syn",
