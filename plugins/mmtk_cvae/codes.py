@@ -22,7 +22,8 @@ from torch import Tensor
 from mmtk import io
 from mmtk.errors import ConfigError
 from mmtk.fields import folds, jacobian_determinant, warp
-from mmtk.learned import LearnedMethod, learned_method
+from mmtk.learned import Batch, Frame, LearnedMethod, learned_method
+from mmtk.method import Pair
 from mmtk.prepare import Prepared, prepare
 from mmtk_cvae.method import CVAEMethod, planes
 from mmtk_cvae.network import DiffeomorphicCVAE
@@ -116,40 +117,48 @@ def _read(moving: str | Path, fixed: str | Path | None = None) -> Prepared:
     return prepare(moving=moving, fixed=moving if fixed is None else fixed, init="none")
 
 
-def _fit(method: CVAEMethod, pair: Any) -> list[Any]:
-    return planes(pair) if method.slices(pair) else [pair]
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """An image, or a slice of one, on the grid of the weights."""
+
+    pair: Pair
+    frame: Frame
+    batch: Batch
+    model: DiffeomorphicCVAE
+
+    @classmethod
+    def all_of(cls, method: CVAEMethod, known: Prepared) -> list[_Seen]:
+        """Return the pair, or its slices where the weights are for these."""
+        found = []
+        for pair in planes(known.pair) if method.slices(known.pair) else [known.pair]:
+            frame, batch, model = method.begin(pair)
+            assert isinstance(model, DiffeomorphicCVAE)
+            found.append(cls(pair, frame, batch, model))
+        return found
 
 
 @torch.no_grad()
-def _codes(method: CVAEMethod, known: Prepared) -> Tensor:
+def _codes(seen: Sequence[_Seen]) -> Tensor:
     """Return ``(slices or 1, latent)``, the mean codes of a pair."""
-    found = []
-    for pair in _fit(method, known.pair):
-        _, batch, model = method.begin(pair)
-        assert isinstance(model, DiffeomorphicCVAE)
-        found.append(model.encode(batch)[0])
-    return torch.cat(found)
+    return torch.cat([each.model.encode(each.batch)[0] for each in seen])
 
 
 @torch.no_grad()
-def _decoded(method: CVAEMethod, known: Prepared, codes: Tensor) -> Decoded:
+def _decoded(known: Prepared, seen: Sequence[_Seen], codes: Tensor) -> Decoded:
     """Decode codes on the moving image of what was prepared: one, or one for each slice."""
-    parts = _fit(method, known.pair)
-    if len(codes) != len(parts):
-        codes = codes.mean(0, keepdim=True).repeat(len(parts), 1)
-    fields = []
-    for pair, code in zip(parts, codes, strict=True):
-        frame, batch, model = method.begin(pair)
-        assert isinstance(model, DiffeomorphicCVAE)
-        fields.append(frame.carried_back(model.flow(code[None], batch.moving).whole, pair))
-    if len(parts) == 1 and known.pair.grid.dim == fields[0].shape[1]:
-        u = fields[0]
-    else:
+    if len(codes) != len(seen):
+        codes = codes.mean(0, keepdim=True).repeat(len(seen), 1)
+    fields = [
+        each.frame.carried_back(each.model.flow(code[None], each.batch.moving).whole, each.pair)
+        for each, code in zip(seen, codes, strict=True)
+    ]
+    u = fields[0]
+    if known.pair.grid.dim > u.shape[1]:
         flat = torch.stack(fields, dim=-1)
         u = torch.cat([flat, torch.zeros_like(flat[:, :1])], dim=1)
     moved = known.moving_scale.invert(warp(known.pair.moving, u))
     return Decoded(
-        code=codes[0] if len(parts) == 1 else codes,
+        code=codes[0] if len(seen) == 1 else codes,
         displacement=u,
         warped=moved[0, 0].numpy(),
         jacobian=jacobian_determinant(u)[0].squeeze().numpy(),
@@ -173,7 +182,8 @@ def drawn(
     assert method.weights is not None
     latent = int(method.weights.settings["latent"])
     codes = spread * torch.randn(count, latent, generator=generator)
-    return [_decoded(method, known, code[None]) for code in codes]
+    seen = _Seen.all_of(method, known)
+    return [_decoded(known, seen, code[None]) for code in codes]
 
 
 def transported(
@@ -183,9 +193,10 @@ def transported(
 
     A code of a volume by weights of slices goes over slice by slice if both have as many, else by its mean.
     """
-    known = _read(moving, fixed)
-    codes = _codes(method, known)
-    return _decoded(method, known, codes), _decoded(method, _read(onto), codes)
+    known, other = _read(moving, fixed), _read(onto)
+    seen = _Seen.all_of(method, known)
+    codes = _codes(seen)
+    return _decoded(known, seen, codes), _decoded(other, _Seen.all_of(method, other), codes)
 
 
 def encoded(method: CVAEMethod, pairs: Sequence[Mapping[str, str]]) -> Codes:
@@ -199,7 +210,7 @@ def encoded(method: CVAEMethod, pairs: Sequence[Mapping[str, str]]) -> Codes:
     groups: list[str] = []
     means = []
     for pair in pairs:
-        codes = _codes(method, _read(pair["moving"], pair["fixed"]))
+        codes = _codes(_Seen.all_of(method, _read(pair["moving"], pair["fixed"])))
         name = Path(pair["moving"]).name.split(".")[0]
         for k, code in enumerate(codes):
             names.append(name if len(codes) == 1 else f"{name}:{k}")
@@ -224,7 +235,6 @@ def sorted_out(codes: Codes, components: int = 5, folds: int = 10, seed: int = 0
         from sklearn.cross_decomposition import CCA
         from sklearn.decomposition import PCA
         from sklearn.model_selection import StratifiedKFold
-        from sklearn.preprocessing import StandardScaler
         from sklearn.svm import SVC
     except ImportError:
         raise ConfigError(
@@ -243,13 +253,12 @@ def sorted_out(codes: Codes, components: int = 5, folds: int = 10, seed: int = 0
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(means, answers))
 
     def projection(train: np.ndarray) -> Any:
-        scale = StandardScaler().fit(means[train])
         smallest = min(reduced, len(train) - 1, means.shape[1])
-        principal = PCA(smallest, random_state=seed).fit(scale.transform(means[train]))
+        principal = PCA(smallest, random_state=seed).fit(means[train])
         indicators = (answers[train][:, None] == kinds).astype(float)
-        count = min(components, smallest, len(kinds))
-        canonical = CCA(count, max_iter=5000).fit(principal.transform(scale.transform(means[train])), indicators)
-        return lambda rows: canonical.transform(principal.transform(scale.transform(means[rows])))
+        canonical = CCA(min(components, smallest, len(kinds)), max_iter=5000)
+        canonical.fit(principal.transform(means[train]), indicators)
+        return lambda rows: canonical.transform(principal.transform(means[rows]))
 
     def accuracy(project: Any) -> float:
         right = 0

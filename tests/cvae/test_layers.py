@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmtk_cvae.layers import Exponentiation, GaussianCorrelation
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from mmtk.fields import Gaussian, Grid, Smoother, compose, exponential, folds, squarings_needed, warp
+from mmtk_cvae.layers import Exponentiation, GaussianCorrelation
 
 SHAPES = {2: (32, 28), 3: (16, 14, 12)}
 SEEDS = st.integers(0, 2**31 - 1)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from mmtk_cvae.network import DiffeomorphicCVAE
-from mmtk_cvae.plugin import CVAEConfig
 from torch import Tensor
 
 from mmtk.errors import ConfigError
 from mmtk.fields import Grid
 from mmtk.learned import Batch, Weights, refine
 from mmtk.method import Pair
+from mmtk_cvae.network import DiffeomorphicCVAE
+from mmtk_cvae.plugin import CVAEConfig
 
 GRIDS = {2: Grid((26, 33), (2.0, 1.5)), 3: Grid((13, 16, 12), (2.0, 2.0, 2.5))}
 
