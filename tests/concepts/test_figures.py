@@ -156,3 +156,9 @@ def test_learned_on_letters(script: Any, tmp_path: Path) -> None:
             for scheme in ("semi_lagrangian", "sharp", "lagrangian")
         )
         assert once < 0.8 * blurred and closed == pytest.approx(once, rel=0.1)
+
+
+def test_learned_auto_encoders(script: Any, tmp_path: Path) -> None:
+    numbers = drawn(script, "learned_encoder", tmp_path, tmp_path / "runs")
+    free, refined = (numbers[f"MAE (lambda_s 269){more}"]["l2"] for more in ("", ", 20 steps of refinement"))
+    assert refined < 0.8 * free  # untrained here: the descent starts from what a network of no use answers

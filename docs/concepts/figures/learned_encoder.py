@@ -20,25 +20,23 @@ from benchmarks import letters
 from mmtk.fields import warp
 
 #: Rows of the table, and what stands above them.
-SHOWN = {
-    "mae-stiff": "λ$_s$ = 1", "mae-3": "λ$_s$ = 3", "mae": "λ$_s$ = 269", "mae-short": "λ$_s$ = 269,\n10 + 5 numbers",
-}  # fmt: skip
+SHOWN = {"mae-stiff": "λ$_s$ = 1", "mae": "λ$_s$ = 269", "mae-refine": "λ$_s$ = 269, refined"}
 
 
 def draw(out: Path, small: bool, runs: Path) -> Mapping[str, Any]:
     """Draw a test letter by auto-encoders that differ in lambda_s, and return the scores."""
     item, grid = _letter(small)
-    shown = {name: SHOWN[name] for name in ("mae-stiff", "mae")} if small else SHOWN
-    figure, axes = new(8.4, 5.4, 3, 1 + len(shown))
+    figure, axes = new(6.8, 5.4, 3, 1 + len(SHOWN))
     for axis in axes.flat:
         axis.set_axis_off()
     panel(axes[0, 0], item["moving"], "source")
     outline(axes[0, 0], item["mask"], ORANGE)
     panel(axes[1, 0], item["fixed"], "target")
     numbers: dict[str, Any] = {}
-    for column, (name, title) in enumerate(shown.items(), 1):
-        network = _letters_network(name, runs / "letters", grid, small)
-        displacement, total = letters.registered(letters.ROWS[name], item, grid, network)
+    for column, (name, title) in enumerate(SHOWN.items(), 1):
+        row = letters.ROWS[name]
+        network = _letters_network(row.weights or name, runs / "letters", grid, small)
+        displacement, total = letters.registered(row, item, grid, network)
         shape = warp(item["moving"][None], displacement)
         scores = letters.letter_scores(item, displacement, total, grid)
         panel(axes[0, column], total, f"{title}\nL2 {scores['l2']:.0f}, s {scores['s']:.0f}")
@@ -47,10 +45,10 @@ def draw(out: Path, small: bool, runs: Path) -> Mapping[str, Any]:
         signed(axes[2, column], total - shape)
         change = (total - shape)[0, 0].square()
         in_cut = float((change * (item["counterpart"][0] > 0)).sum() / change.sum().clamp_min(1e-12))
-        numbers[letters.ROWS[name].label] = {**scores, "share of the appearance in the cut": in_cut}
-    for row, word in enumerate(("in all", "shape alone", "added intensity")):
-        axes[row, 1].text(
-            -0.1, 0.5, word, transform=axes[row, 1].transAxes, rotation=90, va="center", ha="center", color=INK
+        numbers[row.label] = {**scores, "share of the appearance in the cut": in_cut}
+    for down, word in enumerate(("in all", "shape alone", "added intensity")):
+        axes[down, 1].text(
+            -0.1, 0.5, word, transform=axes[down, 1].transAxes, rotation=90, va="center", ha="center", color=INK
         )
     save(figure, out, "learned_encoder")
     return numbers
