@@ -91,7 +91,7 @@ def test_values_from_python_need_no_text():
         ("similarity.q=3", "similarity.q=3: unknown key; lncc has radius, stride, eps"),
         ("method.muu=3", "method.muu=3: unknown key; did you mean 'method.mu'?"),
         ("mu.low=3", "mu.low=3: 'mu' is a value and has no settings of its own; write mu=VALUE"),
-        ("mask.x=3", "mask.x=3: unknown key; `mmtk show metamorphosis` lists the keys"),
+        ("mask.x=3", "mask.x=3: unknown key; did you mean 'masked'?"),
         ("regularizers.bending=2", "regularizers.bending=2: 'bending' is a part; set one of weight in it"),
         (
             "similarity=lnc",
