@@ -172,6 +172,8 @@ def _verdicts(by: Mapping[Any, Any], subjects: list[str]) -> list[str]:
         for s in subjects
         if (s, "auto") in by and (s, "true") in by
     ]
+    if not pairs:
+        return []
     worst = max(a["outside"] / t["outside"] - 1 for a, t in pairs)
     told = [
         f"Outside of the lesion, `mask=auto` errs by at most {worst:+.1%} of what the true mask does, over {len(pairs)} "
@@ -183,6 +185,8 @@ def _verdicts(by: Mapping[Any, Any], subjects: list[str]) -> list[str]:
             for s in subjects
             if s.startswith(f"{kind}/") and (s, "auto") in by and (s, "none") in by
         ]
+        if not near:
+            continue
         better = sum(a < n for a, n in near)
         means = [statistics.fmean(column) for column in zip(*near, strict=True)]
         told.append(

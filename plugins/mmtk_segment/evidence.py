@@ -38,7 +38,7 @@ SOFT, FAINT = 1.0, 0.05
 QUIET = 0.1
 #: Bins of the reference's intensities, voxels without which one says nothing, and the departure that counts as any
 #: larger one: a bright core must not hide its edema.
-BINS, FEW, MOST = 24, 20, 10.0
+BINS, FEW, MOST = 24, 20, 20.0
 #: Least deviation of an image's intensities, in units of its brightest tissue: no scan is better.
 NOISE = 0.01
 
