@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,8 @@ def table(lines: Mapping[str, Mapping[str, Any]], names: list[str]) -> str:
     return "\n".join(rows)
 
 
-def write(runs: Path, bundles: Path, results: Path) -> None:
-    """Write both bundles of what was trained and scored."""
+def write(runs: Path, bundles: Path, results: Path, asked: Sequence[str] = tuple(NETWORKS)) -> None:
+    """Write the bundles of those networks that were asked for, trained and scored."""
     from mmtk.bundle.segmentation import write_bundle
     from mmtk.segmenters.weights import SegmenterWeights
 
@@ -137,7 +137,10 @@ def write(runs: Path, bundles: Path, results: Path) -> None:
         if line["method"].startswith("bundle-")
     }
     license_text = (bundles / "voxelmorph" / "LICENSE").read_text(encoding="utf-8")
-    for folder, name, more in (("kdnet_teacher", "teacher", []), ("kdnet_student", "t1", ["t1ce"])):
+    for folder, name, others in (("kdnet_teacher", "teacher", []), ("kdnet_student", "t1", ["t1ce"])):
+        if name not in asked:
+            continue
+        more = [other for other in others if other in lines]
         weights = SegmenterWeights.load(runs / name / "model.safetensors")
         card = _card(folder, name, [name, *more], lines)
         teacher = folder == "kdnet_teacher"
@@ -184,11 +187,12 @@ def _card(folder: str, name: str, names: list[str], lines: Mapping[str, Mapping[
     if teacher:
         run = (
             "    mmtk segment bundle=kdnet_teacher t1=t1.nii.gz t1ce=t1ce.nii.gz t2=t2.nii.gz flair=flair.nii.gz "
-            "out=mask.nii.gz\n    mmtk train bundle=kdnet_student teacher=kdnet_teacher --out student"
+            "out=mask.nii.gz\n    mmtk train task=distillation modalities=t1 teacher=kdnet_teacher widths=8,16,32,64 --out student\n\n"
+            "or, without mmtk's command and with the same result,\n\n"
+            "    python -m monai.bundle run --config_file configs/inference.json \\\n"
+            "        --t1 t1.nii.gz --t1ce t1ce.nii.gz --t2 t2.nii.gz --flair flair.nii.gz --output_dir result"
         )
-        what = (
-            "The teacher of KD-Net: it segments a glioma from T1, T1ce, T2 and FLAIR, and teaches `kdnet_student`."
-        )
+        what = "The teacher of KD-Net: it segments a glioma from T1, T1ce, T2 and FLAIR, and teaches students\nthat see one of them."
         how = "The loss is Dice and cross-entropy."
     else:
         run = (
@@ -412,7 +416,7 @@ def main() -> None:
             store.append("distillation", line, asked.results)
             print(json.dumps(line), flush=True)
     if asked.write:
-        write(asked.runs, asked.bundles, asked.results)
+        write(asked.runs, asked.bundles, asked.results, asked.only)
 
 
 if __name__ == "__main__":

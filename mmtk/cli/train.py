@@ -38,7 +38,7 @@ def train(
 
     For instance: mmtk train method=metamorph_r data=c_shapes count=500 reduce=2 epochs=10 --out letters
 
-    A student of a teacher that sees more: mmtk train bundle=kdnet_student teacher=kdnet_teacher --out student
+    A student of a teacher that sees more: mmtk train task=distillation modalities=t1 teacher=kdnet_teacher --out student
 
     Several GPUs or processes: torchrun --nproc_per_node=2 -m mmtk train ...
     """
