@@ -159,11 +159,12 @@ class Metamorphosis(Method):
                 return found
             start = found.displacement
         notes: tuple[str, ...] = ()
-        if pair.mask is not None and self.settings.mu == 0:
+        lesion = pair.mask
+        if lesion is not None and self.settings.mu == 0:
             if self.masked is False:
                 pair, notes = replace(pair, mask=None), (UNUSED,)
             else:  # in averages and slopes, too, the lesion is not there
-                pair = replace(pair, moving=filled(pair.moving, pair.mask))
+                pair = replace(pair, moving=filled(pair.moving, lesion))
         with torch.enable_grad():  # whatever the caller has set: the descent needs them
             found = self._register(pair, progress, start)
         return replace(found, notes=(*found.notes, *notes))
