@@ -225,8 +225,8 @@ def sorted_out(codes: Codes, components: int = 5, folds: int = 10, seed: int = 0
     """Project the subjects' codes on their canonical components against the groups, and classify by these.
 
     Codes are longer than there are subjects, so that a correlation of 1 can always be had: ``reduced`` principal
-    components come first. Then canonical correlation with the groups, ``components`` of it at most, and a support vector
-    machine; each of ``folds`` parts in turn is left out of all three.
+    components come first. Then canonical correlation with the groups, ``components`` of it at most (there are one fewer
+    than groups), and a support vector machine; each of ``folds`` parts in turn is left out of all three.
 
     Raises:
         ConfigError: If scikit-learn is missing, there are no groups, or too few subjects in one.
@@ -256,7 +256,7 @@ def sorted_out(codes: Codes, components: int = 5, folds: int = 10, seed: int = 0
         smallest = min(reduced, len(train) - 1, means.shape[1])
         principal = PCA(smallest, random_state=seed).fit(means[train])
         indicators = (answers[train][:, None] == kinds).astype(float)
-        canonical = CCA(min(components, smallest, len(kinds)), max_iter=5000)
+        canonical = CCA(min(components, smallest, len(kinds) - 1), max_iter=5000)
         canonical.fit(principal.transform(means[train]), indicators)
         return lambda rows: canonical.transform(principal.transform(means[rows]))
 

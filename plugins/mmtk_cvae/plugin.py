@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from mmtk.bundle import shipped_bundle
 from mmtk.config import Capabilities, ComponentConfig, LearnedConfig
 from mmtk.plugins import Command, hookimpl
 
@@ -72,6 +74,11 @@ class CVAEConfig(LearnedConfig):
 @hookimpl
 def mmtk_methods() -> list[type[ComponentConfig]]:
     return [CVAEConfig]
+
+
+@hookimpl
+def mmtk_bundles() -> list[Path]:
+    return [shipped_bundle("cvae_diffeomorphic")]
 
 
 @hookimpl

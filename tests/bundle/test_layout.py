@@ -97,7 +97,7 @@ def leaves(node: Any) -> list[str]:
 
 def test_the_bundles_are_installed():
     names = [
-        "affine", "lcc_demons", "lddmm", "metamorph_brats", "metamorph_g", "metamorph_r",
+        "affine", "cvae_diffeomorphic", "lcc_demons", "lddmm", "metamorph_brats", "metamorph_g", "metamorph_r",
         "metamorphic_autoencoder", "metamorphosis", "metamorphosis_multimodal", "rigid", "rigid_cfm", "syn", "syn_cfm",
         "voxelmorph", "voxelmorph_cfm",
     ]  # fmt: skip
