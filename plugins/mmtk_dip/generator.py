@@ -10,6 +10,7 @@ where it is: one that is blind to its borders could only answer the same vector 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,8 +91,6 @@ class Generator(nn.Module):
         return answer
 
 
-def _layer(dim: int, channels: int, out: int, size: int, stride: int | tuple[int, ...] = 1) -> nn.Sequential:
+def _layer(dim: int, channels: int, out: int, size: int, stride: Any = 1) -> nn.Sequential:
     conv, norm = (nn.Conv2d, nn.BatchNorm2d) if dim == 2 else (nn.Conv3d, nn.BatchNorm3d)
-    return nn.Sequential(
-        conv(channels, out, size, stride=stride, padding=size // 2), norm(out), nn.LeakyReLU(0.2)
-    )
+    return nn.Sequential(conv(channels, out, size, stride=stride, padding=size // 2), norm(out), nn.LeakyReLU(0.2))

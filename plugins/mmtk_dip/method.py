@@ -28,8 +28,8 @@ from mmtk_dip.generator import SHORTEST, Generator, strides
 
 __all__ = ["DeepImagePrior"]
 
-#: Steps over which the cost must fall by the tolerance.
-PATIENCE = 30
+#: Steps over which the cost must fall by the tolerance, a share of what it was at the start.
+PATIENCE = 20
 
 
 class DeepImagePrior(Method):
@@ -39,7 +39,7 @@ class DeepImagePrior(Method):
         similarity: What is minimized, its mean over what may be compared.
         iterations: Steps of Adam at most.
         learning_rate: Of Adam.
-        tolerance: It ends where ``PATIENCE`` steps lowered the cost by less than this share of it.
+        tolerance: It ends where ``PATIENCE`` steps lowered the cost by less than this share of the first one.
         diffeomorphic: The answer is a velocity; else a displacement.
         squarings: The exponential has ``2 ** squarings`` steps at least; a steep velocity takes more.
         masked: Leave the lesion out of the comparison; on the fixed image it always is.
@@ -60,8 +60,8 @@ class DeepImagePrior(Method):
         *,
         similarity: Any,
         iterations: int = 150,
-        learning_rate: float = 1e-2,
-        tolerance: float = 0.01,
+        learning_rate: float = 3e-3,
+        tolerance: float = 0.02,
         diffeomorphic: bool = False,
         squarings: int = 6,
         masked: bool = False,
@@ -132,7 +132,7 @@ class DeepImagePrior(Method):
     def _settled(self, costs: list[float]) -> bool:
         if self.tolerance == 0 or len(costs) <= PATIENCE:
             return False
-        return costs[-1 - PATIENCE] - costs[-1] <= self.tolerance * costs[-1]
+        return costs[-1 - PATIENCE] - costs[-1] <= self.tolerance * costs[0]
 
 
 class _Search:
@@ -197,9 +197,7 @@ class _Search:
             if folded:
                 notes.append(f"the map folds at {folded} voxels; diffeomorphic=true keeps it from that")
         if self.pair.mask is not None and not self.method.masked:
-            notes.append(
-                "the lesion was compared like all else: the mask is not used without masked=true"
-            )
+            notes.append("the lesion was compared like all else: the mask is not used without masked=true")
         return Registration(
             grid=self.pair.grid,
             displacement=displacement,

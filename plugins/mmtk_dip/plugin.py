@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mmtk.bundle import shipped_bundle
-from mmtk.config import Capabilities, ComponentConfig, SimilarityPart
+from mmtk.config import ComponentConfig, SimilarityPart
 from mmtk.plugins import hookimpl
 
 Count = Annotated[int, Field(ge=1)]
@@ -26,7 +26,6 @@ class StructuralSimilarityConfig(ComponentConfig):
     """Structural similarity of the moved and the fixed image, and the mean Jacobian determinant of the map."""
 
     target = "mmtk_dip.ssim:StructuralSimilarity"
-    capabilities = Capabilities(symmetric=False)
 
     kind: Literal["ssim"] = "ssim"
     sigma: float = Field(
@@ -45,16 +44,16 @@ class DeepImagePriorConfig(ComponentConfig):
     kind: Literal["deep_image_prior"] = "deep_image_prior"
     similarity: SimilarityPart = Field(default=AbsoluteDifferenceConfig(), description="what is minimized")
     iterations: Count = Field(default=150, description="steps of Adam at most")
-    learning_rate: float = Field(default=1e-2, gt=0, description="of Adam")
+    learning_rate: float = Field(default=3e-3, gt=0, description="of Adam")
     tolerance: float = Field(
-        default=0.01,
+        default=0.02,
         ge=0,
         lt=1,
-        description="it ends where 30 steps lowered the cost by less than this share of it; 0: it never does",
+        description="it ends where 20 steps lowered the cost by less than this share of the first one; 0: never",
     )
     diffeomorphic: bool = Field(
         default=False,
-        description="the network answers a velocity, and its exponential is the map; off: the displacement, as published",
+        description="the network answers a velocity, whose exponential is the map; off: the displacement, as published",
     )
     squarings: int = Field(
         default=6, ge=1, le=12, description="the exponential is composed from 2^squarings steps at least"
@@ -63,7 +62,7 @@ class DeepImagePriorConfig(ComponentConfig):
         default=False, description="leave the lesion out of the comparison (cost-function masking)"
     )
     widths: tuple[Count, ...] = Field(
-        default=(16, 32, 32, 32, 32),
+        default=(8, 16, 16, 16, 16),
         min_length=1,
         description="maps of the generator's levels, finest first; each halves the size, until 8 voxels are left",
     )
