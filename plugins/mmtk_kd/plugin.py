@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from mmtk.bundle import shipped_bundle
 from mmtk.config import Capabilities, ComponentConfig
 from mmtk.errors import ConfigError
 from mmtk.plugins import Command, hookimpl
@@ -230,3 +231,8 @@ def mmtk_commands() -> list[Command]:
             "mmtk_kd.cli:app",
         )
     ]
+
+
+@hookimpl
+def mmtk_bundles() -> list[Path]:
+    return [shipped_bundle("kdnet_teacher")]
