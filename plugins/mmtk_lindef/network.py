@@ -12,6 +12,7 @@ squares are averaged, as the paper's words have it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,7 +111,7 @@ class LinearDeformable(Model):
         self.merged = sum(sizes)
         self.excitation = _Excitation(self.merged, squeeze)
         down = [self.merged, *decoder]
-        self.decoder = nn.Sequential(*(_Layer(dim, a, b) for a, b in zip(down, down[1:], strict=False)))
+        self.decoder = nn.Sequential(*(_Layer(dim, a, b) for a, b in itertools.pairwise(down)))
         self.slopes = (nn.Conv2d if dim == 2 else nn.Conv3d)(decoder[-1], dim, 3, padding=1)
         self.matrix = nn.Linear(self.merged, dim * (dim + 1)) if linear else None
         for head in (self.slopes, *([self.matrix] if self.matrix is not None else [])):

@@ -27,7 +27,9 @@ class LinearDeformableConfig(LearnedConfig):
     beta: float = Field(
         default=1e-6, ge=0, description="weight of |slopes - 1|, the sum over voxels and axes (eq. 4)"
     )
-    linear: bool = Field(default=True, description="predict the affine matrix, too; off: the deformable part alone")
+    linear: bool = Field(
+        default=True, description="predict the affine matrix, too; off: the deformable part alone"
+    )
     masked: bool = Field(
         default=False,
         description="leave the lesion out of the cost and of what the network sees (cost-function masking)",
@@ -44,7 +46,9 @@ class LinearDeformableConfig(LearnedConfig):
     decoder: tuple[Count, ...] = Field(
         default=(64, 32), min_length=1, description="maps of the layers before the slopes"
     )
-    squeeze: Count = Field(default=16, description="the squeeze-excitation has so many times fewer units than maps")
+    squeeze: Count = Field(
+        default=16, description="the squeeze-excitation has so many times fewer units than maps"
+    )
     reduce: Count = Field(
         default=1,
         description="the network sees so many voxels along an axis as one; its slopes are interpolated back",
