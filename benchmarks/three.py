@@ -1,12 +1,12 @@
 """The linear + deformable CNN and the deep image prior: the columns of their papers' tables on what there is.
 
-    python -m benchmarks.three pairs  --data SLICES --rows demons prior     # SSIM and determinants, as Laves et al., table 1
+    python -m benchmarks.three pairs  --data SLICES --rows demons prior    # Laves et al., table 1
     python -m benchmarks.three hearts --data HEARTS --rows prior --names cine_n_02        # slices of hearts, Dice
     python -m benchmarks.three hearts --data HEARTS --rows lindef --weights FILE
 
-``SLICES`` holds tumour_followup_01_visit_a.png and _b.png and the axial brain slices ants_r*slice.jpg; ``HEARTS`` is that of
-``benchmarks.hearts``, whose split and numbers these are. Every call adds the hearts and pairs that it measured to
-``results/three.jsonl``; the page shows the newest of each.
+``SLICES`` holds tumour_followup_01_visit_a.png and _b.png and the axial brain slices ants_r*slice.jpg; ``HEARTS`` is
+that of ``benchmarks.hearts``, whose split and numbers these are. Every call adds the hearts and pairs that it measured
+to ``results/three.jsonl``; the page shows the newest of each.
 """
 
 from __future__ import annotations
@@ -115,10 +115,10 @@ def _newest(results: Path, subject: str) -> dict[str, dict[str, Mapping[str, flo
 
 
 _PAIRS_INTRO = """\
-Laves et al. (2019), table 1: structural similarity and the determinant of the Jacobian. Theirs are 109 pairs of the TCGA's
-gliomas, which are not at hand; here are two visits of one glioma patient (256 x 256) and three pairs of healthy axial slices
-(256 x 256, affine first). Seconds are of the processor, for one pair. `ITK` in the paper is its displacement field
-registration after an affine one; here it is the diffeomorphic demons of SimpleITK."""
+Laves et al. (2019), table 1: structural similarity and the determinant of the Jacobian. Theirs are 109 pairs of
+the TCGA's gliomas, which are not at hand; here are two visits of one glioma patient (256 x 256) and three pairs of
+healthy axial slices (256 x 256, affine first). Seconds are of the processor, for one pair. `ITK` in the paper is its
+displacement field registration after an affine one; here it is the diffeomorphic demons of SimpleITK."""
 _HEARTS_INTRO = """\
 Slices of the hearts that `benchmarks.hearts` scores, end-diastole onto end-systole: the same split, numbers and
 training slices as for the [CVAE](#hearts-and-the-cvae). The prior is fitted to each slice by itself and saw no other."""
@@ -139,8 +139,9 @@ def render(results: Path = store.RESULTS) -> str:
             for group, cases in groups.items():
                 if cases:
                     lines.append(
-                        f"| {NAMES[row]} | {group} ({len(cases)}) | {_mean(cases, 'ssim'):.3f} | {_mean(cases, 'determinant'):.3f} "
-                        f"| {_mean(cases, 'deviation'):.3f} | {min(c['least'] for c in cases):.2f} "
+                        f"| {NAMES[row]} | {group} ({len(cases)}) | {_mean(cases, 'ssim'):.3f} "
+                        f"| {_mean(cases, 'determinant'):.3f} | {_mean(cases, 'deviation'):.3f} "
+                        f"| {min(c['least'] for c in cases):.2f} "
                         f"| {sum(c['folds'] for c in cases):.0f} | {_mean(cases, 'seconds'):.1f} |"
                     )
         lines += [
@@ -186,10 +187,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     for row in asked.rows:
-        if asked.what == "pairs":
-            cases = pairs(asked.data, row)
-        else:
-            cases = hearts(asked.data, row, asked.weights, asked.names)
+        images = asked.data
+        cases = pairs(images, row) if asked.what == "pairs" else hearts(images, row, asked.weights, asked.names)
         line = {
             "subject": asked.what, "method": row, "settings": ROWS[row], "cases": cases,
             "date": time.strftime("%Y-%m-%d"), "host": store.host(), "load": os.getloadavg()[0],
