@@ -368,8 +368,8 @@ def _real(found: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[str]:
         return []
     parts = [
         "**A real tumor (TCGA-LGG, `tumour_mri_01`)**: the shipped bundles, which saw synthetic heads alone, against",
-        "the reference and five published algorithms, at 1 mm, without flips. The reference, a fusion of the five, has no",
-        "label of enhancing tumor. The last rows are the five against it.",
+        "the reference and five published algorithms, at 1 mm, without flips. The reference, a fusion of the five, has",
+        "no label of enhancing tumor. The last rows are the five against it.",
         "",
         "| mask | against | Dice TC, % | Dice WT, % | Hausdorff TC, mm | WT, mm |",
         "|---|---|---:|---:|---:|---:|",

@@ -218,7 +218,7 @@ def _card(folder: str, name: str, names: list[str], lines: Mapping[str, Mapping[
     limits = (
         "- Skull-stripped heads, at 3 mm: finer scans are averaged, and what it finds is no finer.\n"
         "- It looks for one kind of lesion. Strokes, cavities, metastases and children it has never seen.\n"
-        "- One real patient was at hand (TCGA-LGG): what it found there stands in mmtk's benchmarks.\n"
+        f"- One real patient was at hand (TCGA-LGG, a glioma without enhancement): {_real(folder)}\n"
         "- For research; not for clinical decisions."
     )
     return _CARD.format(
@@ -238,6 +238,17 @@ def _card(folder: str, name: str, names: list[str], lines: Mapping[str, Mapping[
         limits=limits,
         references="\n".join(f"- {r}." for r in _REFERENCES),
     )
+
+
+def _real(bundle: str, results: Path = store.RESULTS) -> str:
+    """Return what a bundle found in the real patient, in words."""
+    found = {line["method"]: line for line in store.newest("distillation", results)}
+    line = found.get(f"real-{bundle}")
+    if line is None:
+        return "it has not been tried there."
+    v = line["values"]["seg"]
+    verdict = "**it fails there**" if v["dice_wt"] < 0.5 else "there"
+    return f"{verdict}, Dice {100 * v['dice_wt']:.0f} % for WT and {100 * v['dice_tc']:.0f} % for TC."
 
 
 def _train(said: Mapping[str, Any]) -> dict[str, Any]:
