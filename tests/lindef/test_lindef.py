@@ -221,3 +221,25 @@ def test_the_classifier_finds_who_moves_less_and_nothing_where_there_is_nothing(
     assert bool(((found.judge(told) > 0.5) == ill).float().mean() > 0.9)
     chance = cross_validate(motion, ill, epochs=60)
     assert chance.accuracy < 0.5 + 3 * math.sqrt(0.25 / 40)
+
+
+def test_weights_of_slices_register_a_volume_slice_by_slice(tmp_path):
+    import numpy as np
+
+    from mmtk.learned import Weights
+
+    config = LinearDeformableConfig(engine="optimize", **SMALL)
+    method = config.build()
+    grid = Grid((12, 14), (2.0, 2.0))
+    model = stirred(method.make(grid, dict(method.settings)))
+    file = tmp_path / "model.safetensors"
+    Weights("linear_deformable_cnn", method.settings, grid, np.diag([2.0, 2, 8, 1]), model.state_dict()).save(file)
+    method = LinearDeformableConfig(weights=str(file)).build()
+    torch.manual_seed(4)
+    moving, fixed = torch.rand(2, 1, 1, 12, 14, 3)
+    volume = Pair(moving, fixed, Grid((12, 14, 3), (2.0, 2.0, 8.0)), affine=np.diag([2.0, 2, 8, 1]))
+    found = method.register(volume)
+    assert found.displacement.shape == (1, 3, 12, 14, 3) and not found.displacement[:, 2].any()
+    one = method.register(Pair(moving[..., 1], fixed[..., 1], grid, affine=np.diag([2.0, 2, 8, 1])))
+    torch.testing.assert_close(found.displacement[:, :2, ..., 1], one.displacement)
+    assert float(one.displacement.abs().max()) > 0.05 and "slice by slice" in found.notes[-1]
