@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import distillation, learned, letters, masks, multimodal, shipped, slices, store
+from benchmarks import distillation, hearts, learned, letters, masks, multimodal, shipped, slices, store, studies
 from benchmarks.cases import CASES
 from benchmarks.methods import METHODS
 from benchmarks.targets import verdicts
@@ -86,11 +86,13 @@ def render(results: Path = store.RESULTS) -> str:
         parts += [f"## {CASES[name].title}\n", f"Case `{name}`.", "", _case(name, everything[name])]
     parts += ["## Letters, learned and optimized\n", letters.render(results)]
     parts += ["## Brain slices, learned and optimized\n", slices.render(results)]
+    parts += ["## Hearts: codes of deformations\n", hearts.render(results)]
     parts += ["## Several modalities at once\n", multimodal.render(results)]
     parts += ["## Weights that come with mmtk\n", shipped.render(results)]
     parts += ["## Masks that nobody drew\n", masks.render(results)]
     parts += ["## What a learned registration costs\n", learned.render(results)]
     parts += ["## Distillation on synthetic heads\n", distillation.render(results)]
+    parts += ["## Studies by `mmtk compare`\n", studies.render(results)]
     parts += ["## Commands that compute nothing\n", _startup(everything["startup"]), _missing(everything)]
     return "\n".join(parts).rstrip() + "\n"
 
