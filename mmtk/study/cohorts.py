@@ -129,8 +129,11 @@ class Cardiac(Benchmark):
         ),
     )
 
-    def __init__(self, folder: Path, count: int | None, seed: int, direction: str) -> None:
+    def __init__(
+        self, folder: Path, count: int | None, seed: int, direction: str, names: Sequence[str] = ()
+    ) -> None:
         self.folder, self.count, self.seed, self.direction = folder, count, seed, direction
+        self.names = tuple(names)
         told = "end-diastole onto end-systole" if direction == "ed_es" else "end-systole onto end-diastole"
         self.notes = (f"cardiac: {told}; the label is the cavity of the left ventricle.",)
 
@@ -151,7 +154,10 @@ class Cardiac(Benchmark):
         ]
 
     def _chosen(self) -> list[str]:
-        return drawn(stems(self.folder, "_ed", "_es", "_ed_lv", "_es_lv"), self.count, self.seed, self.folder)
+        there = stems(self.folder, "_ed", "_es", "_ed_lv", "_es_lv")
+        if missing := [name for name in self.names if name not in there]:
+            raise ConfigError(f"names={','.join(missing)}: not in '{self.folder}', which holds {', '.join(there)}")
+        return drawn(list(self.names) or there, self.count, self.seed, self.folder)
 
 
 class BratsReg(Benchmark):

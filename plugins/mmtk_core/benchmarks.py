@@ -83,6 +83,9 @@ class CardiacConfig(ComponentConfig):
     count: Count | None = Field(default=None, description="how many hearts, drawn by the seed; none: all")
     seed: int = Field(default=0, ge=0, description="that draws them")
     direction: Literal["ed_es", "es_ed"] = Field(default="ed_es", description="moving and fixed phase")
+    names: tuple[str, ...] = Field(
+        default=(), description="these hearts alone, such as those that no network was trained on; none: all"
+    )
 
 
 class BratsRegConfig(ComponentConfig):
