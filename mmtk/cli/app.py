@@ -13,6 +13,7 @@ from mmtk import __version__
 from mmtk.cli.apply import apply
 from mmtk.cli.benchmarks import benchmarks
 from mmtk.cli.bundles import bundles
+from mmtk.cli.cohort import cohort
 from mmtk.cli.compare import compare
 from mmtk.cli.convert import convert
 from mmtk.cli.doctor import doctor
@@ -63,6 +64,7 @@ app.command(context_settings=_FREE)(apply)
 app.command(context_settings=_FREE)(evaluate)
 app.command(context_settings=_FREE)(train)
 app.command(context_settings=_FREE)(compare)
+app.add_typer(cohort, name="cohort")
 app.command()(benchmarks)
 app.command()(report)
 app.add_typer(plugins, name="plugins")

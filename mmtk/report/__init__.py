@@ -58,17 +58,18 @@ def rebuild_report(folder: Path) -> Path:
     return path
 
 
-def write_index(path: Path, folders: Sequence[Path]) -> list[str]:
+def write_index(path: Path, folders: Sequence[Path], failed: Mapping[Path, str] | None = None) -> list[str]:
     """Write one page that lists many runs, the worst first, and return the names of the runs in that order.
 
     Args:
         path: ``index.html``; links to the runs are relative to its folder.
         folders: Those that runs left. One that cannot be read is listed with the reason, before all others.
+        failed: Of folders whose runs are known to have failed, why.
     """
     from mmtk.io import write_text
     from mmtk.report.index import make_index, read_entries
 
-    entries = read_entries(folders, path.parent)
+    entries = read_entries(folders, path.parent, failed or {})
     write_text(path, make_index(entries))
     return [entry.name for entry in entries]
 

@@ -64,14 +64,20 @@ class Entry:
         return count[0], count[1], -float(likeness) if likeness else 2.0
 
 
-def read_entries(folders: Sequence[Path], where: Path) -> list[Entry]:
+def read_entries(folders: Sequence[Path], where: Path, failed: Mapping[Path, str] | None = None) -> list[Entry]:
     """Return the runs of folders, the worst first; one that cannot be read is the worst of all.
 
     Args:
         folders: Those that runs left.
         where: The folder of the index; names and links start there.
+        failed: Of folders whose runs are known to have failed, why; nothing of them is read.
     """
-    return sorted((_entry(folder, where) for folder in folders), key=lambda entry: entry.ill, reverse=True)
+    known = failed or {}
+    return sorted(
+        (_entry(folder, where, known.get(folder, "")) for folder in folders),
+        key=lambda entry: entry.ill,
+        reverse=True,
+    )
 
 
 def make_index(entries: Sequence[Entry]) -> str:
@@ -91,14 +97,15 @@ COLUMNS = (
 )
 
 
-def _entry(folder: Path, where: Path) -> Entry:
+def _entry(folder: Path, where: Path, failed: str = "") -> Entry:
     name = os.path.relpath(folder, where)
+    if failed:
+        return _bare(name, f"This run failed: {failed}")
     try:
         record, metrics = read_record(folder)
         summary = _summary(folder)
     except (MmtkError, OSError) as error:
-        doubt = Doubt(f"This run cannot be shown: {error}", "grave")
-        return Entry(name, "", "", ("", ""), (doubt,), tuple(Cell("–", "") for _ in COLUMNS))
+        return _bare(name, f"This run cannot be shown: {error}")
     return Entry(
         name=name,
         link=os.path.relpath(folder / "report.html", where).replace(os.sep, "/"),
@@ -109,6 +116,11 @@ def _entry(folder: Path, where: Path) -> Entry:
         doubts=tuple(Doubt(d["text"], d["rank"]) for d in summary["doubts"]),
         cells=_cells(metrics, record),
     )
+
+
+def _bare(name: str, why: str) -> Entry:
+    """Return a line without numbers."""
+    return Entry(name, "", "", ("", ""), (Doubt(why, "grave"),), tuple(Cell("–", "") for _ in COLUMNS))
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import mmtk
-from mmtk.config import RunConfig
+from mmtk.config import Recipe, RunConfig
 from mmtk.errors import ConfigError
 from mmtk.io import available_memory, holds_something, run_memory, sha256, write_json
 from mmtk.plugins import installed
@@ -42,7 +42,7 @@ from mmtk.study.description import Entry, Source, Study
 from mmtk.study.oracle import ORACLE
 from mmtk.study.results import Record, read_record, write_csv
 
-__all__ = ["Job", "Tell", "carry_out", "gather_cases", "refuse_folder"]
+__all__ = ["Job", "Tell", "carry_out", "gather_cases", "refuse_folder", "versions", "weights_of"]
 
 #: Called when a run has ended, or was found complete: ``tell(done, total, record, found)``.
 Tell = Callable[[int, int, Record, bool], None]
@@ -178,7 +178,7 @@ def _jobs(study: Study, cases: Sequence[Case], out: Path) -> list[Job]:
 
 def _key(study: Study, case: Case, entry: Entry, seed: int, digests: dict[Path, str]) -> str:
     files = {}
-    for name, path in {**case.files, **_weights(entry)}.items():
+    for name, path in {**case.files, **weights_of(entry.recipe)}.items():
         file = path / "truth.npz" if path.is_dir() else path
         if file not in digests:
             digests[file] = sha256(file)
@@ -189,16 +189,16 @@ def _key(study: Study, case: Case, entry: Entry, seed: int, digests: dict[Path, 
         "seed": seed,
         "device": study.config.device,
         "threads": study.config.threads,
-        "versions": _versions(),
+        "versions": versions(),
         **({"measured": case.measured} if case.measured else {}),
         **({"known": case.known} if entry.told else {}),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _weights(entry: Entry) -> dict[str, Path]:
-    """Return the files that an entry's method reads: weights, in a bundle or not, and a transform to begin with."""
-    named = {"weights": getattr(entry.recipe.method, "weights", None), "init": entry.recipe.init}
+def weights_of(recipe: Recipe) -> dict[str, Path]:
+    """Return the files that a recipe's method reads: weights, in a bundle or not, and a transform to begin with."""
+    named = {"weights": getattr(recipe.method, "weights", None), "init": recipe.init}
     found = {}
     for name, value in named.items():
         bundle, _, variant = str(value).partition(":")
@@ -209,7 +209,8 @@ def _weights(entry: Entry) -> dict[str, Path]:
     return found
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on: mmtk, torch and every plugin."""
     plugins = {plugin.distribution: plugin.version for plugin in installed().plugins}
     return {"mmtk": mmtk.__version__, "torch": importlib.metadata.version("torch"), **plugins}
 
@@ -418,7 +419,7 @@ def _account(study: Study, cases: Sequence[Case], command: str | None, seconds: 
         "command": command,
         "seconds": None if seconds is None else round(seconds, 1),
         "cases": [as_data(case) for case in cases],
-        "versions": {**_versions(), "python": platform.python_version(), "platform": platform.platform()},
+        "versions": {**versions(), "python": platform.python_version(), "platform": platform.platform()},
         "machine": {"cores": os.cpu_count(), "processor": _processor()},
     }
 

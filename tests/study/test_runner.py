@@ -86,7 +86,7 @@ def test_new_weights_are_another_run(letters, monkeypatch, tmp_path):
     words = ["methods=metamorph_r weights=metamorph_r:letters,voxelmorph_cfm", f"cases={letters / 'letters'}"]
     study = read_study(words, installed())
     assert study.entries[0].label == "metamorph_r-weights=metamorph_r.letters"
-    files = [runner._weights(entry)["weights"] for entry in study.entries]
+    files = [runner.weights_of(entry.recipe)["weights"] for entry in study.entries]
     assert [file.name for file in files] == ["letters.safetensors", "model.safetensors"]
     cases = runner.gather_cases(study, tmp_path)
     before = [job.key for job in runner._jobs(study, cases, tmp_path)]
