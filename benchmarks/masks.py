@@ -220,6 +220,10 @@ def _real(rows: list[dict[str, Any]]) -> list[str]:
         f"| segmenter | ml | sensitivity | precision | {' | '.join(names)} | CPU s |",
         f"|---|---|---|---|{'---|' * (len(names) + 1)}",
     ]
+    if not any(row["mask"]["volume_ml"] for row in real):
+        lines.insert(
+            2, "None of them found anything: the tumor hardly shows in T1, and the template is another person.\n"
+        )
     for row in real:
         mask = row["mask"]
         dice = " | ".join(f"{mask['against'][name]['WT']:.2f}" for name in names)
