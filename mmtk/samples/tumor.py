@@ -318,7 +318,7 @@ def _modalities(
     """
     import numpy as np
 
-    made = {}
+    made: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in options.modalities:
         contrast = Contrast.named("same" if name == "t1ce" else name, tissue, top)
         scan = replace(native, image=contrast(native.image).astype(np.float32)).at(options.spacing)
