@@ -162,3 +162,13 @@ def test_learned_auto_encoders(script: Any, tmp_path: Path) -> None:
     numbers = drawn(script, "learned_encoder", tmp_path, tmp_path / "runs")
     free, refined = (numbers[f"MAE (lambda_s 269){more}"]["l2"] for more in ("", ", 20 steps of refinement"))
     assert refined < 0.8 * free  # untrained here: the descent starts from what a network of no use answers
+
+
+def test_a_weak_hearts_code_moves_a_well_heart_as_the_weak_one_and_nothing_folds(
+    script: Any, tmp_path: Path
+) -> None:
+    numbers = drawn(script, "cvae", tmp_path)
+    assert not any(found["folds"] for found in numbers.values())
+    moved = {name: found["largest motion, mm"] for name, found in numbers.items()}
+    assert abs(moved["transported"] - moved["weak"]) < 0.3 * abs(moved["well"] - moved["weak"])
+    assert max(moved["drawn 0"], moved["drawn 1"]) < moved["weak"]
