@@ -339,7 +339,7 @@ def _analysis(found: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[str]:
                 f"![Dice of the {name} with a layer set to zero](images/distillation_zeroed_{name}.png)",
                 "",
             ]
-    if gains(found):
+    if any(len(sizes) > 1 for each in gains(found).values() for sizes in each.values()):
         parts += ["**Effect of the number of heads (fig. 3.11)**", ""]
         parts += ["![Gain over the baseline against the number of heads](images/distillation_sizes.png)", ""]
     return parts
