@@ -125,7 +125,7 @@ def test_the_settings_of_mmtk_are_settings_that_it_knows():
         if method.tool == "mmtk":
             settings = methods.resolved(method, {"lesion": "grew"})
             kind, how = settings.pop("method", "metamorphosis"), settings.pop("normalize", "robust")
-            assert _recipe(kind, "none", how, None, settings), name
+            assert _recipe(kind, None, False, "none", how, None, settings), name
 
 
 def test_a_process_is_measured_from_outside(tmp_path):
