@@ -305,7 +305,8 @@ def _finish(pair: Pair, frame: Frame, batch: Batch, prediction: Prediction, repo
         lost = float((change - appearance).norm() / change.norm().clamp_min(1e-12))
         if lost > STRAY:
             notes.append(
-                "the network changed intensities outside the mask, too, and that part is left out; to keep it, leave mask= out"
+                "the network changed intensities outside the mask, too, and that part is left out; to keep it, leave "
+                "mask= out"
             )
     if not bool(change.any()):
         appearance = None

@@ -163,7 +163,7 @@ def test_the_recipe_is_one_that_mmtk_accepts(bundle):
     assert recipe.method.kind == base["method"]["kind"]
     assert sample is not None
     name, *options = sample.split()
-    letters = bundle.name in ("cvae_diffeomorphic", "metamorphic_autoencoder")  # none has brains, and one knows them alone
+    letters = bundle.name in ("cvae_diffeomorphic", "metamorphic_autoencoder")  # which know no brains
     assert name == ("c_shapes" if letters else "brains" if recipe.method.capabilities.learned else "tumor_brain")
     parse(SAMPLES[name].options, dict(word.split("=", 1) for word in options), name)
 
