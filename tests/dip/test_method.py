@@ -10,15 +10,15 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from mmtk_dip.method import _Search
-from mmtk_dip.plugin import DeepImagePriorConfig, StructuralSimilarityConfig
-from mmtk_dip.ssim import ssim
 
 from mmtk.errors import ConfigError
 from mmtk.fields import Grid, compose, jacobian_determinant, warp
 from mmtk.method import Pair
 from mmtk.testing.methods import MethodContract
 from mmtk.testing.phantoms import GRIDS
+from mmtk_dip.method import _Search
+from mmtk_dip.plugin import DeepImagePriorConfig, StructuralSimilarityConfig
+from mmtk_dip.ssim import ssim
 
 SLICES = Path(__file__).resolve().parents[3] / "shared" / "data" / "slices_2d"
 

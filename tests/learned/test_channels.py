@@ -42,5 +42,5 @@ def test_a_network_takes_as_many_channels_as_the_images_have(kind):
 
 def test_weights_are_for_their_number_of_channels():
     letters = method("voxelmorph", engine="network", weights="voxelmorph")
-    with pytest.raises(ConfigError, match="moving: 2 channels, but weights=.* take 1"):
+    with pytest.raises(ConfigError, match=r"moving: 2 channels, but weights=.* take 1"):
         letters.register(pair(2))

@@ -8,16 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmtk_lindef.classifier import cross_validate, stratified
-from mmtk_lindef.layers import affine_displacement, combined, identity_matrix, integrated, slopes_of
-from mmtk_lindef.network import LinearDeformable, receptive_field
-from mmtk_lindef.plugin import LinearDeformableConfig
 
 from mmtk.errors import ConfigError
 from mmtk.fields import Grid, folds, identity, jacobian_determinant, warp
 from mmtk.learned import Batch
 from mmtk.method import Pair
 from mmtk.similarity import SquaredDifference
+from mmtk_lindef.classifier import cross_validate, stratified
+from mmtk_lindef.layers import affine_displacement, combined, identity_matrix, integrated, slopes_of
+from mmtk_lindef.network import LinearDeformable, receptive_field
+from mmtk_lindef.plugin import LinearDeformableConfig
 
 SMALL = {"widths": (4, 6), "dilations": (1, 2), "decoder": (5,), "squeeze": 4}
 

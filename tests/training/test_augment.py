@@ -57,13 +57,13 @@ def test_both_images_and_their_masks_go_alike_and_pairs_go_apart() -> None:
 def test_a_scaled_blob_has_the_area_that_was_drawn() -> None:
     torch.manual_seed(2)
     grid = Grid((64, 64), (1.0, 1.0))
-    blob = blob(grid, 12.0)
-    found = augmented(Batch(blob, blob), grid, Amount(angle=180, shift=0.05, scale=0.3, gamma=0, mirror=True))
+    disc = blob(grid, 12.0)
+    found = augmented(Batch(disc, disc), grid, Amount(angle=180, shift=0.05, scale=0.3, gamma=0, mirror=True))
     torch.manual_seed(2)
     torch.rand(1, 1)  # the angle
     torch.rand(1, 2)  # the mirrors
     factor = float(torch.exp(0.3 * (2 * torch.rand(1, 1) - 1)))
-    assert float(blob.sum() / found.moving.sum()) == pytest.approx(factor**2, rel=0.02)
+    assert float(disc.sum() / found.moving.sum()) == pytest.approx(factor**2, rel=0.02)
 
 
 def test_intensities_change_by_an_exponent_on_each_image_and_zero_stays_zero() -> None:
