@@ -11,6 +11,7 @@ import typer
 
 from mmtk import __version__
 from mmtk.cli.apply import apply
+from mmtk.cli.atlas import atlas
 from mmtk.cli.benchmarks import benchmarks
 from mmtk.cli.bundles import bundles
 from mmtk.cli.cohort import cohort
@@ -65,6 +66,7 @@ app.command(context_settings=_FREE)(evaluate)
 app.command(context_settings=_FREE)(train)
 app.command(context_settings=_FREE)(compare)
 app.add_typer(cohort, name="cohort")
+app.add_typer(atlas, name="atlas")
 app.command()(benchmarks)
 app.command()(report)
 app.add_typer(plugins, name="plugins")

@@ -32,7 +32,7 @@ from mmtk.report.words import FILES, STAGES
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["input_name", "make_page", "template"]
+__all__ = ["input_name", "make_page", "niivue", "template"]
 
 #: The longest edge of a picture in pixels: about what a card shows, and as much again for sharp screens.
 LONGEST = 380
@@ -104,7 +104,7 @@ def make_page(result: Live | Findings, record: Mapping[str, Any]) -> str:
         scene=describe(found, panels, scene),
         stores=[] if scene is None else list(scene.stores.values()),
         stage_ratio=1.0 if scene is None else scene.ratio,
-        niivue="" if scene is None else _niivue(),
+        niivue="" if scene is None else niivue(),
         cards=cards,
         planes=[_where(view.plane) for view in views],
         dim=found.space.dim,
@@ -129,17 +129,18 @@ def make_page(result: Live | Findings, record: Mapping[str, Any]) -> str:
     )
 
 
-def template(name: str) -> Template:
-    """Return a template of this folder; whatever it is filled with is escaped."""
+def template(name: str, beside: Path | None = None) -> Template:
+    """Return a template of this folder, or of one ``beside`` it; whatever it is filled with is escaped."""
     from jinja2 import Environment, FileSystemLoader
 
-    folder = FileSystemLoader(Path(__file__).parent)
+    here = Path(__file__).parent
+    folder = FileSystemLoader([here] if beside is None else [beside, here])
     environment = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = number
     return environment.get_template(name)
 
 
-def _niivue() -> str:
+def niivue() -> str:
     """Return the viewer's library, gzipped, in base64."""
     code = (Path(__file__).parent / "niivue" / "niivue.umd.js").read_bytes()
     return base64.b64encode(gzip.compress(code, 6, mtime=0)).decode("ascii")

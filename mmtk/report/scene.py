@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from mmtk.report.findings import Findings
 from mmtk.report.planes import nearest_axes
 from mmtk.report.views import LEAST_DETERMINANT
 
-__all__ = ["Box", "Scene", "Store", "make_scene"]
+__all__ = ["Box", "Scene", "Store", "make_map_scene", "make_scene"]
 
 #: What differs from the background by more than this share of the image's range is the head, and the margin, mm.
 CONTENT, MARGIN = 0.05, 4.0
@@ -159,6 +159,45 @@ def make_scene(found: Findings, center: Sequence[int], room: int = MOST_BYTES) -
         if bytes_ <= room or (step >= size).all():
             return scene
         step = _coarser(step, size, found.space.spacing, np.prod(size / step) * min(0.95, room / bytes_))
+
+
+def make_map_scene(
+    space: Volume,
+    maps: Mapping[str, tuple[np.ndarray, float, float]],
+    center: Sequence[int],
+    room: int = MOST_BYTES,
+) -> Scene | None:
+    """Return the volumes of an image and of maps over it; None of a 2-D image.
+
+    Args:
+        space: The image, under the name ``deformed``.
+        maps: By name, ``(*space)`` with the least and the greatest value that is told apart.
+        center: As for :func:`make_scene`.
+        room: Likewise.
+    """
+    if space.dim != 3:
+        return None
+    step, size = np.ones(3, dtype=int), np.array(space.shape)
+    while True:
+        box = _box(space, [slice(0, n) for n in space.shape], step)
+        stores = _scan(box, step, {"deformed": _mean(box.cut(space.data), step)})
+        for name, (data, least, most) in maps.items():
+            worth = (most - least) / 255 or 1.0
+            stores.append(_store(box, step, name, _bytes(_mean(box.cut(data), step), least, worth), least, worth))
+        bytes_ = sum(len(store.data) for store in stores)
+        if (bytes_ <= room and np.prod(size / step) <= MOST_VOXELS) or (step >= size).all():
+            break
+        step = _coarser(step, size, space.spacing, float(np.prod(size / step)) * min(0.95, room / bytes_))
+    where = [(c - s + 0.5) / n for c, s, n in zip(center, box.start, box.shape, strict=True)]
+    spacing = tuple(float(step[a] * space.spacing[a]) for a in box.axes)
+    return Scene(
+        stores={store.name: store for store in stores},
+        spacing=spacing,
+        start=tuple(where[a] if sign > 0 else 1 - where[a] for a, sign in zip(box.axes, box.signs, strict=True)),
+        affine=box.turned_affine(step),
+        located=space.storage.located,
+        field_spacing=spacing,
+    )
 
 
 def _coarser(step: np.ndarray, size: np.ndarray, spacing: Sequence[float], most: float) -> np.ndarray:

@@ -124,6 +124,7 @@ class Lines {
   }
   grid(p, q, across, depth, x, y) {
     const field = this.stores.get("displacement"), fine = 2;
+    if (!field) return;
     const count = field.voxels.length / 3;
     const [wide, high] = [field.shape[p] * fine, field.shape[q] * fine];
     for (const [axis, run] of [[p, 0], [q, 1]]) {

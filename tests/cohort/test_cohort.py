@@ -193,7 +193,7 @@ def test_nobody_at_an_address_is_one_sentence(monkeypatch):
 
 
 def command(folder: Path, out: Path) -> subprocess.Popen[bytes]:
-    words = [*SETTINGS[:-1], "iterations=150", template(folder), "workers=2", "retries=3"]
+    words = [*SETTINGS[:-1], "iterations=60", template(folder), "workers=2", "retries=3"]
     program = [
         sys.executable,
         "-m",
@@ -246,7 +246,7 @@ def test_killed_workers_and_a_killed_command_cost_nothing(letters, tmp_path, mon
     assert again.returncode == 0, told.decode()
     assert [row["status"] for row in rows(out)] == ["done"] * 4
     monkeypatch.setattr(runner, "connect", here)
-    settings = [*SETTINGS[:-1], "iterations=150", template(letters)]
+    settings = [*SETTINGS[:-1], "iterations=60", template(letters)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     carry_out(read_cohort(table(letters), settings, installed()), tmp_path / "whole")
