@@ -30,6 +30,8 @@ __all__ = ["DeepImagePrior"]
 
 #: Steps over which the cost must fall by the tolerance, a share of what it was at the start.
 PATIENCE = 20
+#: Steps that are taken in any case: the first ones, away from nearly nothing, lower the cost slowly.
+LEAST = 60
 
 
 class DeepImagePrior(Method):
@@ -130,7 +132,7 @@ class DeepImagePrior(Method):
         return self.noise * z.to(pair.fixed)
 
     def _settled(self, costs: list[float]) -> bool:
-        if self.tolerance == 0 or len(costs) <= PATIENCE:
+        if self.tolerance == 0 or len(costs) <= LEAST:
             return False
         return costs[-1 - PATIENCE] - costs[-1] <= self.tolerance * costs[0]
 

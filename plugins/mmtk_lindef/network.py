@@ -133,7 +133,8 @@ class LinearDeformable(Model):
             moving = moving * (1 - batch.mask)
         images, dim = torch.cat([moving, batch.fixed], dim=1), self.grid.dim
         if self.seen != self.grid.shape:
-            images = (F.adaptive_avg_pool2d if dim == 2 else F.adaptive_avg_pool3d)(images, self.seen)
+            pool: Any = F.adaptive_avg_pool2d if dim == 2 else F.adaptive_avg_pool3d
+            images = pool(images, self.seen)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.narrow):
             merged = self.features(images)
             answer = self.slopes(self.decoder(self.excitation(merged)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from mmtk.bundle import shipped_bundle
 from mmtk.config import Capabilities, ComponentConfig, LearnedConfig, SimilarityPart
 from mmtk.plugins import hookimpl
 from mmtk_core.plugin import SquaredDifferenceConfig
@@ -66,3 +68,8 @@ class LinearDeformableConfig(LearnedConfig):
 @hookimpl
 def mmtk_methods() -> list[type[ComponentConfig]]:
     return [LinearDeformableConfig]
+
+
+@hookimpl
+def mmtk_bundles() -> list[Path]:
+    return [shipped_bundle("linear_deformable_cnn")]

@@ -74,6 +74,19 @@ def test_distillation(script: Any, tmp_path: Path) -> None:
         assert 0 < volumes["ET"] < volumes["TC"] < volumes["WT"]
 
 
+def test_lindef(script: Any, tmp_path: Path) -> None:
+    numbers = drawn(script, "lindef", tmp_path)
+    assert numbers["folds"] == 4 and numbers["least slope"] == 0.5 and numbers["least determinant"] == -3.25
+    assert numbers["landmarks"] == 11
+
+
+def test_prior(script: Any, tmp_path: Path) -> None:
+    numbers = drawn(script, "prior", tmp_path)
+    errors = [numbers["before"], *(numbers[f"{n} steps"]["mean absolute error"] for n in (5, 10, 15))]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0]
+    assert all(numbers[f"{n} steps"]["folds"] == 0 for n in (5, 10, 15))
+
+
 @pytest.mark.slow
 def test_integrators(script: Any, tmp_path: Path) -> None:
     numbers = drawn(script, "integrators", tmp_path)

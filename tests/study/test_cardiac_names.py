@@ -23,5 +23,5 @@ def test_those_that_are_named_are_the_cases(folder):
 
 
 def test_a_name_that_is_not_there_is_refused(folder):
-    with pytest.raises(ConfigError, match="names=x: not in .* which holds a, b, c"):
+    with pytest.raises(ConfigError, match=r"names=x: not in .* which holds a, b, c"):
         Cardiac(folder, None, 0, "ed_es", ("a", "x")).check()
