@@ -239,6 +239,7 @@ def test_killed_workers_and_a_killed_command_cost_nothing(letters, tmp_path, mon
     finally:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
+        first.stdout.close()
     left = statuses(out)
     assert "done" in left
     again = command(letters, out)
