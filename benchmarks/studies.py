@@ -3,7 +3,7 @@
     mmtk compare examples/studies/cardiac.yaml --out FOLDER
     python -m benchmarks.studies cardiac FOLDER
 
-keeps the study's tables in ``results/studies/``. What they say is written by hand in ``studies/NAME.md``.
+keeps the study's tables in ``results/studies/``. What they say is written by hand in ``words/NAME.md``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["NAMES", "keep", "render"]
 
 #: The studies, in the order of the page.
 NAMES = ("table_5_2", "tumor_brain", "brains", "cardiac")
-WORDS = Path(__file__).parent / "studies"
+WORDS = Path(__file__).parent / "words"
 
 #: Sections of ``tables.md`` that the page leaves to the study's own report.
 _LONG = ("Median [quartiles]",)
