@@ -106,7 +106,9 @@ class _ShapeConfig(ComponentConfig):
         if self.sigma is not None and self.sigma_weights is not None:
             problems += _unequal("sigma", self.sigma, "sigma_weights", self.sigma_weights)
         if self.channel_similarity and self.channel_weights is not None:
-            problems += _unequal("channel_similarity", self.channel_similarity, "channel_weights", self.channel_weights)
+            problems += _unequal(
+                "channel_similarity", self.channel_similarity, "channel_weights", self.channel_weights
+            )
         if self.channel_weights is not None and not any(self.channel_weights):
             problems.append(f"channel_weights={_text(self.channel_weights)}: at least one must be > 0")
         if self.sigma is None and self.sigma_weights is not None:
@@ -226,7 +228,9 @@ def mmtk_methods() -> list[type[ComponentConfig]]:
 
 @hookimpl
 def mmtk_bundles() -> list[Path]:
-    return [shipped_bundle(name) for name in ("metamorph_brats", "metamorphosis", "metamorphosis_multimodal", "lddmm")]
+    return [
+        shipped_bundle(name) for name in ("metamorph_brats", "metamorphosis", "metamorphosis_multimodal", "lddmm")
+    ]
 
 
 def _unequal(name: str, values: tuple[Any, ...], other: str, others: tuple[Any, ...]) -> list[str]:
