@@ -12,7 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import distillation, hearts, learned, letters, masks, multimodal, shipped, slices, store, studies
+from benchmarks import (
+    distillation,
+    hearts,
+    learned,
+    letters,
+    masks,
+    multimodal,
+    shipped,
+    slices,
+    store,
+    studies,
+    three,
+)
 from benchmarks.cases import CASES
 from benchmarks.methods import METHODS
 from benchmarks.targets import verdicts
@@ -87,6 +99,7 @@ def render(results: Path = store.RESULTS) -> str:
     parts += ["## Letters, learned and optimized\n", letters.render(results)]
     parts += ["## Brain slices, learned and optimized\n", slices.render(results)]
     parts += ["## Hearts: codes of deformations\n", hearts.render(results)]
+    parts += ["## Linear + deformable, and the untrained prior\n", three.render(results)]
     parts += ["## Several modalities at once\n", multimodal.render(results)]
     parts += ["## Weights that come with mmtk\n", shipped.render(results)]
     parts += ["## Masks that nobody drew\n", masks.render(results)]

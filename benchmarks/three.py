@@ -121,7 +121,8 @@ healthy axial slices (256 x 256, affine first). Seconds are of the processor, fo
 displacement field registration after an affine one; here it is the diffeomorphic demons of SimpleITK."""
 _HEARTS_INTRO = """\
 Slices of the hearts that `benchmarks.hearts` scores, end-diastole onto end-systole: the same split, numbers and
-training slices as for the [CVAE](#hearts-and-the-cvae). The prior is fitted to each slice by itself and saw no other."""
+training slices as for the [CVAE](#hearts-codes-of-deformations). The prior is fitted to each slice by itself and saw no
+other."""
 
 
 def render(results: Path = store.RESULTS) -> str:
