@@ -94,8 +94,8 @@ def _maps(found: Found) -> Iterator[Map]:
     cases, confidence = found.cases, f"{100 * found.config.confidence:g} %"
     most = float(found.probability.max()) or 1.0
 
-    def heat(name: str, title: str, caption: str, data: np.ndarray, outline: str = "") -> Map:
-        return Map(name, title, caption, np.asarray(data, dtype=np.float32), 0.0, most, HEAT, outline)
+    def heat(name: str, title: str, caption: str, data: np.ndarray) -> Map:
+        return Map(name, title, caption, np.asarray(data, dtype=np.float32), 0.0, most, HEAT)
 
     yield heat("probability", "Probability", f"Share of the {cases} cases with a lesion there.", found.probability)
     yield heat("lower", "Lower limit", f"Wilson's limit of {confidence}.", found.lower)
@@ -105,10 +105,14 @@ def _maps(found: Found) -> Iterator[Map]:
         yield heat(layer, title, "Share of the cases with this label.", found.sums.counts[number] / cases)
     for number, by in enumerate(found.columns):
         outline = f"significant_{number}"
+        shares = [count / size for count, size in zip(by.counts, by.column.sizes, strict=True)]
+        edge = max((float(share.max()) for share in shares), default=0.0) or 1.0
         for group, (word, size) in enumerate(zip(by.column.groups, by.column.sizes, strict=True)):
             caption = f"Share of the {size} cases whose {by.column.name} is {word}."
-            data = by.counts[group] / size
-            yield heat(f"by_{number}_{group}", f"{by.column.name} = {word}", caption, data, outline)
+            share = shares[group].astype(np.float32)
+            yield Map(
+                f"by_{number}_{group}", f"{by.column.name} = {word}", caption, share, 0.0, edge, HEAT, outline
+            )
         if by.r is not None:
             edge = float(np.abs(by.r).max()) or 1.0
             caption = f"Correlation of {by.column.name} with a lesion there, over {len(by.column.values)} cases."
