@@ -79,15 +79,22 @@ def connect(place: Place) -> Iterator[Client]:
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
         "distributed.admin.log-length": 1000,
+        # A machine that is busy is not one that has gone: to start a worker again may take it minutes.
+        "distributed.comm.timeouts.connect": "120s",
+        "distributed.comm.timeouts.tcp": "300s",
         "logging": {"distributed": "critical"},
     }
+    if place.scheduler == "local":
+        # Else a nanny that takes longer than 15 s to replace its worker is given up, and nobody is left to work.
+        settings["distributed.deploy.lost-worker-timeout"] = "1 hour"
     with dask.config.set(settings):
         if place.scheduler == "local":
             with _local(place) as cluster, Client(cluster) as client:
                 yield client
         elif place.scheduler == "slurm":
             with _slurm(place) as cluster, Client(cluster) as client:
-                cluster.scale(jobs=place.workers)
+                # Jobs that have ended, by their walltime, are replaced.
+                cluster.adapt(minimum_jobs=place.workers, maximum_jobs=place.workers)
                 yield client
         else:
             with _there(place) as client:

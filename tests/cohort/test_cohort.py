@@ -214,7 +214,7 @@ def statuses(out: Path) -> list[str]:
 
 
 def wait_for(out: Path, status: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 400
+    end = time.monotonic() + 600
     while status not in statuses(out):
         assert process.poll() is None, process.stdout.read().decode()
         assert time.monotonic() < end, f"no case is {status}"
