@@ -147,7 +147,7 @@ def _slurm(place: Place) -> Any:
         job_extra_directives=directives,
         worker_extra_args=words,
         job_script_prologue=[f"export {name}={value}" for name, value in environment(place.threads).items()],
-        scheduler_options={"dashboard": False},
+        scheduler_options={"dashboard_address": ":0"},  # any port: another cluster may have the usual one
     )
 
 
