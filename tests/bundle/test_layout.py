@@ -97,9 +97,9 @@ def leaves(node: Any) -> list[str]:
 
 def test_the_bundles_are_installed():
     names = [
-        "affine", "cvae_diffeomorphic", "lcc_demons", "lddmm", "metamorph_brats", "metamorph_g", "metamorph_r",
-        "metamorphic_autoencoder", "metamorphosis", "metamorphosis_multimodal", "rigid", "rigid_cfm", "syn", "syn_cfm",
-        "voxelmorph", "voxelmorph_cfm",
+        "affine", "cvae_diffeomorphic", "deep_image_prior", "lcc_demons", "lddmm", "linear_deformable_cnn",
+        "metamorph_brats", "metamorph_g", "metamorph_r", "metamorphic_autoencoder", "metamorphosis",
+        "metamorphosis_multimodal", "rigid", "rigid_cfm", "syn", "syn_cfm", "voxelmorph", "voxelmorph_cfm",
     ]  # fmt: skip
     assert [folder.name for folder in BUNDLES] == names
 
@@ -163,7 +163,8 @@ def test_the_recipe_is_one_that_mmtk_accepts(bundle):
     assert recipe.method.kind == base["method"]["kind"]
     assert sample is not None
     name, *options = sample.split()
-    letters = bundle.name in ("cvae_diffeomorphic", "metamorphic_autoencoder")  # which know no brains
+    # These know no brains.
+    letters = bundle.name in ("cvae_diffeomorphic", "linear_deformable_cnn", "metamorphic_autoencoder")
     assert name == ("c_shapes" if letters else "brains" if recipe.method.capabilities.learned else "tumor_brain")
     parse(SAMPLES[name].options, dict(word.split("=", 1) for word in options), name)
 

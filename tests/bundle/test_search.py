@@ -20,8 +20,11 @@ def test_what_is_installed_comes_first_and_is_trusted_for_it():
     found = search(installed(), {})
     assert sorted(bundle.name for bundle in found) == [
         "affine",
+        "cvae_diffeomorphic",
+        "deep_image_prior",
         "lcc_demons",
         "lddmm",
+        "linear_deformable_cnn",
         "metamorph_brats",
         "metamorph_g",
         "metamorph_r",
