@@ -311,6 +311,11 @@ def _lacking(raw: Any) -> Any:
 
 
 InputFile = Annotated[Path, AfterValidator(_existing)]
+#: A file, or ``auto``.
+LesionMask = Annotated[
+    Union[Literal["auto"], Path],  # noqa: UP007
+    AfterValidator(lambda mask: mask if str(mask) == "auto" else _existing(Path(mask))),
+]
 #: Files of the further channels; None where one side lacks a channel.
 MoreFiles = tuple[Annotated[InputFile | None, BeforeValidator(_lacking)], ...]
 Start = Annotated[Union[Literal["none", "center", "rigid", "affine"], Path], BeforeValidator(_init)]  # noqa: UP007
@@ -359,7 +364,7 @@ class RunConfig(Recipe):
         "patient's folder named as BraTS does"
     )
     fixed: InputFile = Field(description="image that stays; several channels likewise, none where it lacks one")
-    mask: Literal["auto"] | InputFile | None = Field(
+    mask: LesionMask | None = Field(
         default=None,
         description="lesion on the moving image; any non-zero voxel counts, and fractions are probabilities; auto: a "
         "segmenter looks for it",

@@ -96,7 +96,7 @@ def test_values_from_python_need_no_text():
         (
             "similarity=lnc",
             "similarity=lnc: no similarity is called 'lnc'; did you mean 'lncc'? "
-            "Installed: lncc, local_ssd, mi, ncc, ssd, vir",
+            "Installed: lncc, local_ssd, mae, mi, ncc, ssd, vir",
         ),
         ("lesion=grown", "lesion=grown: must be one of unknown, replaced, grew, collapsed; did you mean 'grew'?"),
         (

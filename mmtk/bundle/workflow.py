@@ -126,6 +126,8 @@ class RegistrationNetwork(nn.Module):
 
     def __init__(self, method: str | Mapping[str, Any], channels: int = 1) -> None:
         super().__init__()
+        if channels < 1:
+            raise ConfigError(f"channels={channels}: an image has one at least")
         self.config = resolve([Setting("method", method)], {}, installed(), Recipe).method
         self.config.ready()
         self.channels = channels

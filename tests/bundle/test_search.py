@@ -22,6 +22,7 @@ def test_what_is_installed_comes_first_and_is_trusted_for_it():
         "affine",
         "cvae_diffeomorphic",
         "deep_image_prior",
+        "kdnet_teacher",
         "lcc_demons",
         "lddmm",
         "linear_deformable_cnn",
