@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def by_slices(pair: Pair, register: Callable[[Pair], Registration]) -> Registrat
 
 
 def _slice(pair: Pair, k: int) -> Pair:
-    images = {
+    images: dict[str, Any] = {
         name: None if (image := getattr(pair, name)) is None else image[..., k]
         for name in ("moving", "fixed", "mask", "fixed_mask", "inside")
     }

@@ -77,7 +77,11 @@ def config_of(bundle: str) -> type[ComponentConfig]:
 
 def short(bundle: str) -> dict[str, Any]:
     """What makes a bundle's run short, as far as its method has it."""
-    return {key: value for key, value in SHORT.items() if key in config_of(bundle).model_fields}
+    fields = config_of(bundle).model_fields
+    some = {key: value for key, value in SHORT.items() if key in fields}
+    if "iterations" in some and fields["iterations"].annotation is int:  # a method without levels
+        some["iterations"] = 5
+    return some
 
 
 def overrides(bundle: str = "lddmm") -> dict[str, Any]:
