@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes that share out the files of tests.
+WORKERS ?= 2
 
 # Threads that wait must sleep: spinning ones cost an order of magnitude on a shared machine.
 export OMP_WAIT_POLICY := passive
@@ -23,7 +25,7 @@ demo: install
 	@echo "The report: $(CURDIR)/demo/report.html"
 
 test: install
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" -n $(WORKERS) --dist loadfile
 
 test-all: install
 	$(BIN)/python -m pytest -q

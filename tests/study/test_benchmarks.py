@@ -1,6 +1,7 @@
 """The benchmarks of mmtk: cases that are the same twice, layouts of data sets, numbers against other ways to them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -341,6 +342,8 @@ def test_the_studies_that_come_with_mmtk_can_be_read(study, tmp_path, monkeypatc
     for who in ("a", "b", "c", "d"):
         image(tmp_path / "brains_2mm" / f"{who}_t1.nii.gz")
         image(tmp_path / "brains_2mm" / f"{who}_labels.nii.gz", labels=2)
+    named = re.search(r"names: \[?(cine[\w, ]+)", (ROOT / "examples" / "studies" / study).read_text())
+    for who in ("a", "b", "c", "d", *(re.findall(r"cine\w+", named[1]) if named else ())):
         for phase in ("ed", "es"):
             image(tmp_path / "cardiac" / f"{who}_{phase}.nii.gz")
             image(tmp_path / "cardiac" / f"{who}_{phase}_lv.nii.gz", labels=1)
