@@ -10,11 +10,12 @@ middle of the head has no other side, and is found by its intensity alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from scipy import ndimage, optimize
+from scipy import ndimage
 
 from mmtk.segmenters import PairSegmenter, Segmentation, entropy
 from mmtk.types import Image
@@ -35,6 +36,8 @@ __all__ = ["Outlier", "find_plane", "mirrored"]
 
 #: Distance of the lattice, mm, on which the plane is looked for, and how far it may be turned, radians.
 COARSE, TURN = 6.0, 0.35
+#: To this many mm its place is found.
+FINEST = 0.01
 #: A difference between the sides that counts as any larger one, in units of the brightest tissue: a lesion must not
 #: decide where the plane lies.
 ODD = 0.1
@@ -117,35 +120,55 @@ def find_plane(image: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -
     Planes across every axis are tried, through the middle of the brain; the best is turned and moved.
     """
     dim, h = image.ndim, np.asarray(spacing, float)
+    shape = np.asarray(image.shape)
     step = np.maximum(1, np.round(COARSE / h)).astype(int)
-    part = tuple(slice(None, None, int(n)) for n in step)
-    soft = smoothed(np.where(brain, image, 0), COARSE / 2, spacing)[part]
-    inside, coarse = brain[part], h * step
-    places = np.argwhere(inside) * coarse
+    count = (shape - 1) // step + 1
+    # The lattice lies in the middle of the image, between voxels where need be, so that it does not know which way the
+    # array runs.
+    first_voxel = (shape - 1 - step * (count - 1)) / 2
+    lattice = np.stack(np.meshgrid(*map(np.arange, count), indexing="ij"))
+    column = (-1, *[1] * dim)
+    voxels = first_voxel.reshape(column) + step.reshape(column) * lattice
+    soft, within = (
+        ndimage.map_coordinates(field, voxels, order=1)
+        for field in (smoothed(np.where(brain, image, 0), COARSE / 2, spacing), brain.astype(np.float32))
+    )
+    inside, coarse, corner = within > 0.5, h * step, h * first_voxel
+    places = corner + np.argwhere(inside) * coarse
     center = places.mean(0)
     values = soft[inside]
 
     def cost(axis: int, moved: np.ndarray) -> float:
         normal, offset = _plane(axis, moved, center)
-        there = (places - 2 * (places @ normal - offset)[:, None] * normal) / coarse
+        there = (places - 2 * (places @ normal - offset)[:, None] * normal - corner) / coarse
         seen = ndimage.map_coordinates(soft, there.T, order=1, mode="constant")
         return float(np.minimum((seen - values) ** 2, ODD**2).mean())
 
     starts = [(cost(axis, np.zeros(dim)), axis) for axis in range(dim)]
-    best: tuple[float, int, np.ndarray] | None = None
-    for _, axis in sorted(starts)[:2]:
-        first = np.zeros((dim + 1, dim))
-        first[np.arange(1, dim + 1), np.arange(dim)] = [4.0, *[0.05] * (dim - 1)]
-        found = optimize.minimize(
-            lambda moved, axis=axis: cost(axis, moved) + 1e3 * float((np.abs(moved[1:]) > TURN).any()),
-            np.zeros(dim),
-            method="Nelder-Mead",
-            options={"initial_simplex": first, "xatol": 1e-3, "fatol": 1e-10, "maxiter": 200},
-        )
-        if best is None or found.fun < best[0]:
-            best = (float(found.fun), axis, found.x)
-    assert best is not None
-    return _plane(best[1], best[2], center)
+    found = [
+        (*_descended(partial(cost, axis), np.array([4.0, *[0.05] * (dim - 1)])), axis)
+        for _, axis in sorted(starts)[:2]
+    ]
+    _, moved, axis = min(found, key=lambda one: one[0])
+    return _plane(axis, moved, center)
+
+
+def _descended(cost: Callable[[np.ndarray], float], steps: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the least cost near 0 and its place: steps either way along the axis that gains most, halved if none does.
+
+    A simplex leans to one side, and so would find another plane in an image that is flipped.
+    """
+    at = np.zeros(len(steps))
+    least = cost(at)
+    while steps[0] > FINEST:
+        trials = [at + sign * steps[k] * np.eye(len(steps))[k] for k in range(len(steps)) for sign in (-1.0, 1.0)]
+        costs = [cost(trial) if (np.abs(trial[1:]) <= TURN).all() else np.inf for trial in trials]
+        best = int(np.argmin(costs))
+        if costs[best] < least:
+            least, at = costs[best], trials[best]
+        else:
+            steps = steps / 2
+    return least, at
 
 
 def _plane(axis: int, moved: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, float]:

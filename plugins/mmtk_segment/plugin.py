@@ -44,7 +44,7 @@ class OutlierConfig(_EvidenceConfig):
     """Asymmetry, and intensity against a template: a first guess, without training."""
 
     target = "mmtk_segment.outlier:Outlier"
-    limits = {"agreement": 0.2, "memory": 120}
+    limits = {"memory": 120}
 
     kind: Literal["outlier"] = "outlier"
     threshold: float = Field(
