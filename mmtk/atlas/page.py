@@ -1,58 +1,25 @@
-"""The page of an atlas: its maps in the viewer of a run's page, the regions as a table, and what to be careful of."""
+"""The page of a frequency atlas: its maps in the viewer of a run's page, regions as a table, what to be careful of."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmtk.report.layers import GRAY, MAP_OPACITY
+from mmtk.atlas.pictures import HEAT, OUTLINE, SIGNED, Map, card, describe
 from mmtk.report.page import niivue, template
-from mmtk.report.planes import Plane, planes_through
-from mmtk.report.scene import Scene, make_map_scene
+from mmtk.report.planes import planes_through
+from mmtk.report.scene import make_map_scene
 
 if TYPE_CHECKING:
-    from mmtk.atlas.build import ByColumn, Found
+    from mmtk.atlas.groups import ByColumn, Found
 
 __all__ = ["make_page"]
 
-#: From transparent at 0 through magma, and from blue through transparent to red.
-HEAT = ("#3b0f7000", "#8c2981ff", "#de4968ff", "#fe9f6dff", "#fcfdbfff")
-SIGNED = ("#2166acff", "#67a9cfff", "#f7f7f700", "#ef8a62ff", "#b2182bff")
-
-#: The longest edge of a picture, pixels.
-LONGEST = 380
-
-#: What is called significant, and the color of its outline.
-ALPHA, OUTLINE = 0.05, "#5ad1a0"
-
-
-@dataclass(frozen=True)
-class Map:
-    """A map to be shown: of what, between which values, in which colors."""
-
-    name: str
-    title: str
-    caption: str
-    data: np.ndarray
-    least: float
-    most: float
-    colors: Sequence[str]
-    outline: str = ""
-
-
-@dataclass(frozen=True)
-class _Shot:
-    data: str
-    share: float
-    width: int
-    height: int
-    letters: tuple[str, ...]
+#: What is called significant.
+ALPHA = 0.05
 
 
 def make_page(found: Found) -> str:
@@ -66,14 +33,17 @@ def make_page(found: Found) -> str:
     volumes = {one.name: (one.data, one.least, one.most) for one in shown}
     volumes |= {name: (data, 0.0, 1.0) for name, data in outlines.items()}
     scene = make_map_scene(found.template, volumes, [int(index) for index in center])
-    cards = [_card(found, None, planes), *(_card(found, one, planes, outlines.get(one.outline)) for one in shown)]
+    cards = [
+        card(found.template.data, None, planes),
+        *(card(found.template.data, one, planes, outlines.get(one.outline)) for one in shown),
+    ]
     return template("atlas.html", Path(__file__).parent).render(
         title=f"Lesions of {found.cases} cases",
         cases=found.cases,
         template=found.template.path,
         settings=found.config,
         cards=cards,
-        scene=_describe(shown, scene),
+        scene=describe(shown, scene, "probability"),
         stores=[] if scene is None else list(scene.stores.values()),
         stage_ratio=1.0 if scene is None else scene.ratio,
         niivue="" if scene is None else niivue(),
@@ -123,112 +93,6 @@ def _significant(by: ByColumn) -> np.ndarray:
     full = np.zeros(by.tested.shape, dtype=np.float32)
     full[by.tested] = by.test.p_family < ALPHA
     return full
-
-
-def _describe(shown: Sequence[Map], scene: Scene | None) -> dict[str, Any]:
-    """Return what the viewer's script reads, as :func:`mmtk.report.layers.describe` does for a run."""
-    stores = {} if scene is None else scene.stores
-    gray = (0.0, 1.0)
-    if scene is not None:
-        scan = stores["deformed"]
-        gray = (scan.lowest, scan.lowest + 255 * scan.step)
-    common: dict[str, Any] = {
-        "still": True,
-        "scan": "deformed" if stores else None,
-        "window": gray,
-        "outlines": [],
-    }
-    layers: list[dict[str, Any]] = [
-        {**common, "name": "template", "title": "Template", "map": None, "colors": "gray", "opacity": 1.0,
-         "scale": gray, "bar": GRAY, "ends": ("", "")}
-    ]  # fmt: skip
-    for one in shown:
-        layers.append({
-            **common, "name": one.name, "title": one.title, "map": one.name if stores else None,
-            "colors": "heat" if one.colors is HEAT else "signed", "opacity": MAP_OPACITY + 0.2,
-            "scale": (one.least, one.most), "bar": one.colors, "ends": (f"{one.least:.2g}", f"{one.most:.2g}"),
-            "outlines": [{"store": one.outline, "color": OUTLINE}] if one.outline in stores else [],
-        })  # fmt: skip
-    volumes: dict[str, Any] = {}
-    if scene is not None:
-        volumes = {
-            "spacing": scene.spacing,
-            "center": scene.start,
-            "affine": scene.affine.tolist(),
-            "located": scene.located,
-            "fieldSpacing": scene.field_spacing,
-        }
-    return {
-        "layers": layers,
-        "lower": "template",
-        "upper": "probability",
-        "stores": [
-            {"name": s.name, "onto": s.onto, "lowest": s.lowest, "step": s.step, "shape": s.shape}
-            for s in stores.values()
-        ],
-        "values": [{"store": one.name, "title": one.title} for one in shown if one.name in stores],
-        "colors": {"gray": GRAY, "heat": HEAT, "signed": SIGNED},
-        "gridStep": 1.0,
-        **volumes,
-    }
-
-
-def _card(
-    found: Found, one: Map | None, planes: Sequence[Plane], marked: np.ndarray | None = None
-) -> dict[str, Any]:
-    """Return a card of the page: the template's planes, and the map over them."""
-    low, high = np.percentile(found.template.data, (0.5, 99.5))
-    sizes = []
-    for plane in planes:
-        rows, columns = plane.take(found.template.data).shape
-        sizes.append((rows * plane.spacing[0], columns * plane.spacing[1]))
-    scale = LONGEST / max(max(size) for size in sizes)
-    shots = []
-    for plane, (high_mm, wide_mm) in zip(planes, sizes, strict=True):
-        gray = np.clip((plane.take(found.template.data) - low) / ((high - low) or 1.0), 0, 1)
-        picture = np.repeat(gray[..., None], 3, axis=-1)
-        if one is not None:
-            picture = _over(picture, plane.take(one.data), one)
-        pixels = (max(2, round(wide_mm * scale)), max(2, round(high_mm * scale)))
-        outline = None if marked is None else plane.take(marked)
-        share = wide_mm / sum(size[1] for size in sizes)
-        shots.append(_Shot(_png(picture, pixels, outline), round(share, 4), *pixels, plane.letters))
-    if one is None:
-        return {"name": "template", "title": "Template", "caption": "", "bar": None, "shots": shots}
-    bar = {"least": f"{one.least:.2g}", "most": f"{one.most:.2g}", "colors": one.colors}
-    return {"name": one.name, "title": one.title, "caption": one.caption, "bar": bar, "shots": shots}
-
-
-def _over(picture: np.ndarray, values: np.ndarray, one: Map) -> np.ndarray:
-    """Lay a map over a picture, ``(rows, columns, 3)`` in [0, 1]."""
-    stops = np.array([[int(color[n : n + 2], 16) / 255 for n in (1, 3, 5, 7)] for color in one.colors])
-    place = np.clip((values - one.least) / ((one.most - one.least) or 1.0), 0, 1)
-    at = np.linspace(0, 1, len(stops))
-    colors = np.stack([np.interp(place, at, stops[:, channel]) for channel in range(4)], axis=-1)
-    alpha = colors[..., 3:] * (MAP_OPACITY + 0.2)
-    return np.asarray((1 - alpha) * picture + alpha * colors[..., :3])
-
-
-def _png(picture: np.ndarray, pixels: tuple[int, int], outline: np.ndarray | None) -> str:
-    from PIL import Image
-
-    image = Image.fromarray(np.rint(255 * picture).astype(np.uint8)).resize(pixels, Image.Resampling.NEAREST)
-    if outline is not None and outline.any():
-        area = Image.fromarray((255 * (outline > 0)).astype(np.uint8)).resize(pixels, Image.Resampling.NEAREST)
-        inside = np.asarray(area) > 0
-        edge = inside & ~_shrunk(inside)
-        colored = np.array(image)
-        colored[edge] = [int(OUTLINE[n : n + 2], 16) for n in (1, 3, 5)]
-        image = Image.fromarray(colored)
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def _shrunk(inside: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import binary_erosion
-
-    return np.asarray(binary_erosion(inside, iterations=2))
 
 
 def _told(by: ByColumn) -> dict[str, Any]:

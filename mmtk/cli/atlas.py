@@ -42,7 +42,8 @@ def build(
     permutations, seed. A cohort that has grown is added to the same atlas by the same command.
     """
     with refusals():
-        from mmtk.atlas.build import build_atlas, read_atlas_config
+        from mmtk.atlas.build import build_atlas
+        from mmtk.atlas.settings import read_atlas_config
 
         options = [name for parameter in context.command.params for name in parameter.opts if "--" in name]
         found = build_atlas(cohort, out, read_atlas_config(settings or [], options), rebuild=rebuild)

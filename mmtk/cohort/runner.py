@@ -10,12 +10,9 @@ OUT/index.html           every case, the worst first
 from __future__ import annotations
 
 import csv
-import fcntl
 import io as textio
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,16 +22,13 @@ from mmtk.cohort.description import FILES, Cohort, CohortCase, digest
 from mmtk.cohort.records import CaseRecord, read_case, write_case, write_table
 from mmtk.cohort.work import carry_out_case
 from mmtk.errors import ConfigError, MmtkError
-from mmtk.io import holds_something, sha256, write_json, write_text
+from mmtk.io import held, holds_something, sha256, write_json, write_text
 from mmtk.study.runner import versions, weights_of
 
 __all__ = ["Tell", "carry_out", "refuse_folder"]
 
 #: Called when a case has ended, or was found done: ``tell(done, total, record, found)``.
 Tell = Callable[[int, int, CaseRecord, bool], None]
-
-#: How long a cohort waits for one in the same folder that is just being ended, seconds.
-PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,7 @@ def carry_out(
     ready(cohort.place)
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
+    with held(out, "another `mmtk cohort run`"):
         read = {name: sha256(path) for name, path in weights_of(cohort.recipe).items()}
         key = digest({**cohort.settings, "read": read}, versions())
         known = {case.name: _look(cohort, case, _record(out, case), key) for case in cohort.cases}
@@ -259,29 +253,3 @@ def _table(cohort: Cohort) -> str:
     rows.writeheader()
     rows.writerows({"case": case.name, **case.given, **case.about} for case in cohort.cases)
     return table.getvalue()
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder.
-
-    Raises:
-        ConfigError: Another command holds it.
-    """
-    lock = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    end = time.monotonic() + PATIENCE
-    try:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise ConfigError(
-                        f"--out {out}: another `mmtk cohort run` is writing to it; wait until it has ended, or name "
-                        f"another folder"
-                    ) from None
-                time.sleep(0.1)
-        yield
-    finally:
-        os.close(lock)

@@ -6,7 +6,6 @@ these are not settings of a run but part of the weights; a run that says otherwi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from mmtk.errors import ConfigError
 from mmtk.fields import Grid
+from mmtk.io.tensors import fill, read_tensors, write_tensors
 
 __all__ = ["Weights", "find_weights"]
 
@@ -49,8 +49,6 @@ class Weights:
 
     def save(self, path: Path) -> None:
         """Write the file."""
-        from safetensors.torch import save
-
         header = {
             "form": _FORM,
             "kind": self.kind,
@@ -60,11 +58,10 @@ class Weights:
             "affine": np.asarray(self.affine, dtype=float).tolist(),
             "facts": dict(self.facts),
         }
-        tensors = {f"network.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.network.items()}
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.items()}
         if self.template is not None:
-            tensors["template"] = self.template.detach().cpu().contiguous()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(save(tensors, metadata={_KEY: json.dumps(header)}))
+            tensors["template"] = self.template
+        write_tensors(path, _KEY, header, tensors)
 
     @classmethod
     def load(cls, path: Path) -> Weights:
@@ -73,22 +70,7 @@ class Weights:
         Raises:
             ConfigError: If it is no such file, or one of a form that this mmtk does not know.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get(_KEY, "null"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (OSError, SafetensorError, json.JSONDecodeError) as error:
-            raise ConfigError(
-                f"weights={path}: cannot be read as safetensors ({error}); give another file"
-            ) from error
-        if not isinstance(header, dict):
-            raise ConfigError(f"weights={path}: says nothing of mmtk; weights come from `mmtk train`")
-        if header.get("form") != _FORM:
-            raise ConfigError(
-                f"weights={path}: are of form {header.get('form')}, this mmtk reads {_FORM}; update mmtk, or train anew"
-            )
+        header, tensors = read_tensors(path, _KEY, _FORM, "a registration network")
         prefix = "network."
         return cls(
             kind=header["kind"],
@@ -120,16 +102,7 @@ class Weights:
         Raises:
             ConfigError: If names or shapes do not fit.
         """
-        wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-        got = {name: tuple(t.shape) for name, t in self.network.items()}
-        wrong = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
-        if wrong:
-            name = wrong[0]
-            raise ConfigError(
-                f"weights={path}: {len(wrong)} tensors do not fit the network, {name} first: {got.get(name, 'missing')} "
-                f"against {wanted.get(name, 'none')}; the file is damaged, or of another version"
-            )
-        model.load_state_dict(dict(self.network))
+        fill(model, self.network, f"weights={path}")
 
 
 def find_weights(given: str | Path) -> Path:

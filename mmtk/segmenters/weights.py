@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmtk.config import load_target
 from mmtk.errors import ConfigError
+from mmtk.io.tensors import fill, read_tensors, write_tensors
 
 __all__ = ["ACTIVATIONS", "MODALITIES", "SCALES", "SegmenterWeights", "logits_of"]
 
@@ -85,11 +86,7 @@ class SegmenterWeights:
 
     def save(self, path: Path) -> None:
         """Write the file."""
-        from safetensors.torch import save
-
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(save(tensors, metadata={_KEY: json.dumps({"form": _FORM, **self._header()})}))
+        write_tensors(path, _KEY, {"form": _FORM, **self._header()}, self.state)
 
     @classmethod
     def load(cls, path: Path) -> SegmenterWeights:
@@ -98,22 +95,7 @@ class SegmenterWeights:
         Raises:
             ConfigError: If it is no such file, or one of a form that this mmtk does not know.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get(_KEY, "null"))
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (OSError, SafetensorError, json.JSONDecodeError) as error:
-            raise ConfigError(
-                f"weights={path}: cannot be read as safetensors ({error}); give another file"
-            ) from error
-        if not isinstance(header, dict):
-            raise ConfigError(
-                f"weights={path}: are not those of a segmenter; give a file that `mmtk train` wrote for one"
-            )
-        if header.pop("form", None) != _FORM:
-            raise ConfigError(f"weights={path}: are of another form than {_FORM}; update mmtk, or train anew")
+        header, state = read_tensors(path, _KEY, _FORM, "a segmenter")
         try:
             return cls(**header, state=state)
         except TypeError as error:
@@ -130,16 +112,7 @@ class SegmenterWeights:
             ConfigError: If its class may not be called or cannot be had, or names or shapes of tensors do not fit.
         """
         model = _class_of(self.network, packages)(**self.settings)
-        wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-        got = {name: tuple(t.shape) for name, t in self.state.items()}
-        wrong = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
-        if wrong:
-            name = wrong[0]
-            raise ConfigError(
-                f"weights: {len(wrong)} tensors do not fit {self.network}, {name} first: {got.get(name, 'missing')} "
-                f"against {wanted.get(name, 'none')}; the file is damaged, or of another version"
-            )
-        model.load_state_dict(dict(self.state))
+        fill(model, self.state, "weights", self.network)
         network: nn.Module = model.eval().requires_grad_(False)
         return network
 

@@ -9,12 +9,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from mmtk.config import nearest
 from mmtk.errors import ConfigError
-from mmtk.study.benchmarks import APART, COST, Benchmark, Measure, Published, made
+from mmtk.study import published
+from mmtk.study.benchmarks import APART, COST, Benchmark, Measure, made
 from mmtk.study.cases import Case
+from mmtk.study.files import ENDS, beside, drawn, existing, named, stems
 from mmtk.study.synthetic import found_displacement
 
 if TYPE_CHECKING:
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
     from mmtk.io import Volume
 
 __all__ = ["Brains", "BratsReg", "BratsTemplate", "Cardiac"]
-
-ENDS = (".nii.gz", ".nii")
-
-Item = TypeVar("Item")
 
 
 class Brains(Benchmark):
@@ -119,15 +117,7 @@ class Cardiac(Benchmark):
         "deformation.sdlogj",
         *COST,
     )
-    published = (
-        Published(
-            "Learned structured deformations, cardiac cine MRI",
-            "J. Krebs et al., abstract",
-            "Mean over the structures of 330 other examinations, of whole hearts: a rough guide, no comparison.",
-            ("Dice", "Hausdorff distance, mm"),
-            (("Krebs, CVAE", "0.783", "7.9"),),
-        ),
-    )
+    published = published.CARDIAC
 
     def __init__(
         self, folder: Path, count: int | None, seed: int, direction: str, names: Sequence[str] = ()
@@ -185,45 +175,7 @@ class BratsReg(Benchmark):
         *APART,
         *COST,
     )
-    published = (
-        Published(
-            "BraTS-Reg 2022, training set: ANTs",
-            "errors of each pair, published by the ANTs team; the statistics are ours, over 140 pairs",
-            "The value of a pair is its mean landmark error, mm: compare with the column of means, not with that of "
-            "medians, by which the challenge ranks.",
-            ("sequence", "mean", "median", "90th percentile", "pairs improved", "s a pair"),
-            (
-                ("none", "", "5.99", "3.90", "–", "–", "–"),
-                ("affine (Quick)", "t1ce", "3.81", "3.18", "6.63", "80.0 %", "5"),
-                ("SyNQuick (MI)", "t1ce", "3.54", "2.83", "5.92", "86.4 %", "25"),
-                ("SyN (CC, radius 2)", "t1ce", "2.45", "1.94", "4.13", "92.9 %", "169"),
-                ("SyN (CC, radius 2)", "t1ce + flair", "2.46", "2.00", "4.16", "93.6 %", "273"),
-                ("SyN (CC, radius 2)", "t1ce + t2", "2.37", "1.91", "3.60", "90.7 %", "272"),
-                ("SyN (CC, radius 2)", "t1", "2.84", "2.21", "4.80", "86 %", "169"),
-                ("SyN (CC, radius 2)", "t2", "2.74", "2.20", "4.43", "84 %", "169"),
-                ("SyN (CC, radius 2)", "flair", "3.25", "2.44", "5.68", "79 %", "169"),
-                ("SyN (CC, radius 4)", "t1ce", "2.67", "1.99", "4.71", "90.0 %", "347"),
-                ("B-spline SyN", "t1ce", "2.53", "1.89", "3.88", "92.1 %", "273"),
-                ("B-spline SyN", "t1ce + t2", "2.27", "1.84", "3.53", "91.4 %", "381"),
-            ),
-        ),
-        Published(
-            "Table 5.4: BraTS-Reg",
-            "M. Maillard, thesis, 2023",
-            "Mean (standard deviation) over the validation pairs, mm; lesions were masked by a segmentation network.",
-            ("median error", "mean error", "robustness", "folds"),
-            (
-                ("before", "7.8 (5.6)", "8.41 (5.5)", "0 (0)", "–"),
-                ("Rigid", "5.2 (3.3)", "6.03 (3.3)", "0.65 (0.32)", "0 (0)"),
-                ("SyN", "4.6 (2.7)", "5.4 (2.9)", "0.71 (0.29)", "0 (0)"),
-                ("VoxelMorph", "4.9 (3.3)", "5.8 (3.3)", "0.71 (0.27)", "50.9 (227)"),
-                ("Rigid-CFM", "4.7 (2.7)", "5.6 (2.8)", "0.66 (0.32)", "0 (0)"),
-                ("SyN-CFM", "4.5 (2.7)", "5.4 (2.9)", "0.70 (0.3)", "0 (0)"),
-                ("VoxelMorph-CFM", "4.8 (3.2)", "5.8 (3.3)", "0.71 (0.28)", "36.3 (162)"),
-                ("MetaMorph-R", "2.8 (0.81)", "3.8 (1.5)", "0.78 (0.24)", "2.7 (9.0)"),
-            ),
-        ),
-    )
+    published = published.BRATS_REG
 
     def __init__(self, folder: Path, modality: str, count: int | None, seed: int) -> None:
         self.folder, self.modality, self.count, self.seed = folder, modality, count, seed
@@ -257,7 +209,7 @@ class BratsReg(Benchmark):
                     problems.append(
                         f"'{patient}': no scan {patient.name}_{time}_*_{self.modality} ({when}){there}"
                     )
-                elif not _beside(scans[time], self.modality, "landmarks", (".csv",)):
+                elif not beside(scans[time], self.modality, "landmarks", (".csv",)):
                     problems.append(
                         f"'{patient}': no {patient.name}_{time}_*_landmarks.csv ({when}); cases without landmarks, "
                         "such as those for validation, cannot be scored"
@@ -277,10 +229,10 @@ class BratsReg(Benchmark):
             patient.name,
             moving=after,
             fixed=before,
-            mask=_beside(after, self.modality, "seg", ENDS),
-            fixed_mask=_beside(before, self.modality, "seg", ENDS),
-            landmarks=_beside(after, self.modality, "landmarks", (".csv",)),
-            fixed_landmarks=_beside(before, self.modality, "landmarks", (".csv",)),
+            mask=beside(after, self.modality, "seg", ENDS),
+            fixed_mask=beside(before, self.modality, "seg", ENDS),
+            landmarks=beside(after, self.modality, "landmarks", (".csv",)),
+            fixed_landmarks=beside(before, self.modality, "landmarks", (".csv",)),
         )
 
 
@@ -306,26 +258,7 @@ class BratsTemplate(Benchmark):
         "l2": Measure("L2", "sum over voxels of (total image − template)², template in [0, 1]"),
         "l2_without_tumor": Measure("L2 without the tumor", "the same where the carried mask is 0"),
     }
-    published = (
-        Published(
-            "Table 5.3: BraTS 2021 onto SRI24",
-            "M. Maillard, thesis, 2023",
-            "Mean (standard deviation). Ventricles segmented by hand, L2 divided by 10⁴; another template and other "
-            "patients than yours: orderings may be compared, figures may not.",
-            ("Dice, %", "L2", "L2 without the tumor", "folds"),
-            (
-                ("Rigid", "43.9 (12.3)", "8.1 (1.0)", "7.4 (0.9)", "0 (0)"),
-                ("SyN", "55.7 (12.9)", "5.5 (1.0)", "4.9 (0.8)", "0 (0)"),
-                ("VoxelMorph", "65.5 (7.2)", "4.4 (0.8)", "3.3 (0.6)", "4427 (1821)"),
-                ("Rigid-CFM", "43.9 (12.3)", "8.1 (1.1)", "7.5 (0.9)", "0 (0)"),
-                ("SyN-CFM", "56.4 (12.8)", "5.5 (1.0)", "4.9 (0.9)", "0 (0)"),
-                ("VoxelMorph-CFM", "61.5 (8.1)", "4.9 (1.0)", "3.4 (0.6)", "3423 (1733)"),
-                ("Metamorphosis", "70.3 (5.3)", "4.2 (0.6)", "3.9 (0.6)", "0 (0)"),
-                ("MetaMorph-G", "65.32 (6.25)", "5.1 (0.7)", "4.9 (0.7)", "283 (666)"),
-                ("MetaMorph-R", "69.2 (6.7)", "3.4 (0.57)", "3.1 (0.55)", "366 (594)"),
-            ),
-        ),
-    )
+    published = published.BRATS_TEMPLATE
 
     def __init__(
         self,
@@ -363,7 +296,7 @@ class BratsTemplate(Benchmark):
         found = [
             path
             for path in sorted([*self.folder.glob("*.nii*"), *self.folder.glob("*/*.nii*")])
-            if path.name.endswith(ends) and _beside(path, self.modality, "seg", ENDS)
+            if path.name.endswith(ends) and beside(path, self.modality, "seg", ENDS)
         ]
         if not found:
             raise ConfigError(
@@ -373,13 +306,13 @@ class BratsTemplate(Benchmark):
         return drawn(found, self.count, self.seed, self.folder)
 
     def _case(self, path: Path) -> Case:
-        theirs = _beside(path, self.modality, "ventricles", ENDS)
+        theirs = beside(path, self.modality, "ventricles", ENDS)
         both = theirs is not None and self.ventricles is not None
         return Case(
             path.name.partition(f"_{self.modality}.")[0],
             moving=path,
             fixed=self.template,
-            mask=_beside(path, self.modality, "seg", ENDS),
+            mask=beside(path, self.modality, "seg", ENDS),
             labels=theirs if both else None,
             fixed_labels=self.ventricles if both else None,
         )
@@ -423,71 +356,3 @@ def carried(mask: Volume, fixed: Volume, run: Path) -> np.ndarray:
     there = matrix[: fixed.dim, : fixed.dim] @ where + matrix[: fixed.dim, 3:]
     found: np.ndarray = map_coordinates(mask.data, there, order=1).reshape(u.shape[1:])
     return found
-
-
-# --- files
-
-
-def existing(folder: Path) -> None:
-    """Refuse a folder that is not there.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if folder.is_dir():
-        return
-    known = (entry.name for entry in folder.parent.iterdir()) if folder.parent.is_dir() else ()
-    if "$" in str(folder):
-        raise ConfigError(f"folder={folder}: the variable in it is not set; set it, or write the folder itself")
-    what = "is a file" if folder.exists() else "no such folder"
-    raise ConfigError(f"folder={folder}: {what}{nearest(folder.name, known) or '; give the folder of the images'}")
-
-
-def named(folder: Path, name: str) -> Path:
-    """Return the NIfTI file called so, compressed or not."""
-    return next((path for end in ENDS if (path := folder / f"{name}{end}").is_file()), folder / f"{name}{ENDS[0]}")
-
-
-def stems(folder: Path, *ends: str) -> list[str]:
-    """Return every NAME for which the folder holds a file ``NAME + end`` for each end, sorted.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    existing(folder)
-    names = [
-        path.name[: -len(end + nifti)]
-        for path in folder.iterdir()
-        for end in ends[:1]
-        for nifti in ENDS
-        if path.name.endswith(end + nifti)
-    ]
-    whole = sorted(
-        {name for name in names if name and all(named(folder, f"{name}{end}").is_file() for end in ends)}
-    )
-    if not whole:
-        wanted = " and ".join(f"NAME{end}.nii.gz" for end in ends)
-        raise ConfigError(f"folder={folder}: holds no {wanted}; give the folder that does")
-    return whole
-
-
-def drawn(found: list[Item], count: int | None, seed: int, folder: Path) -> list[Item]:
-    """Return ``count`` of what was found, drawn by a seed, in their own order; all where there is no count.
-
-    Raises:
-        ConfigError: There are fewer.
-    """
-    if count is None:
-        return found
-    if count > len(found):
-        raise ConfigError(f"count={count}: '{folder}' holds {len(found)}; ask for no more")
-    import random
-
-    chosen = set(random.Random(seed).sample(range(len(found)), count))
-    return [item for index, item in enumerate(found) if index in chosen]
-
-
-def _beside(scan: Path, modality: str, what: str, ends: Sequence[str]) -> Path | None:
-    """Return the file of the same scan that is called ``what`` in place of the modality, or None."""
-    stem = scan.name.rpartition(f"_{modality}.")[0]
-    return next((path for end in ends if (path := scan.parent / f"{stem}_{what}{end}").is_file()), None)

@@ -14,7 +14,6 @@ have changed runs again what they concern.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -24,8 +23,7 @@ import platform
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,7 @@ from typing import Any
 import mmtk
 from mmtk.config import Recipe, RunConfig
 from mmtk.errors import ConfigError
-from mmtk.io import available_memory, holds_something, run_memory, sha256, write_json
+from mmtk.io import available_memory, held, holds_something, run_memory, sha256, write_json
 from mmtk.plugins import installed
 from mmtk.study.bids import from_bids
 from mmtk.study.cases import Case, as_data, check_cases, from_csv, from_folder
@@ -46,9 +44,6 @@ __all__ = ["Job", "Tell", "carry_out", "gather_cases", "refuse_folder", "version
 
 #: Called when a run has ended, or was found complete: ``tell(done, total, record, found)``.
 Tell = Callable[[int, int, Record, bool], None]
-
-#: How long a study waits for one in the same folder that is just being ended, seconds.
-PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +140,7 @@ def carry_out(
         gather_cases(study, out)  # nothing to be made: what is wrong is said before the folder is
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out) as lock:
+    with held(out, "another comparison") as lock:
         cases = gather_cases(study, out)
         begin = time.time()
         jobs = _jobs(study, cases, out)
@@ -381,32 +376,6 @@ def _why(one: _Running, used: Mapping[str, Any]) -> str:
 def _tidy(one: _Running) -> None:
     for path in (one.spec, one.usage):
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[int]:
-    """Hold the folder: two studies in one would take each other's runs for their own.
-
-    Raises:
-        ConfigError: Another one holds it.
-    """
-    lock = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    end = time.monotonic() + PATIENCE
-    try:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise ConfigError(
-                        f"--out {out}: another comparison is writing to it; wait until it has ended, or name another "
-                        f"folder"
-                    ) from None
-                time.sleep(0.1)
-        yield lock
-    finally:
-        os.close(lock)
 
 
 # --- the account

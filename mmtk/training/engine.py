@@ -24,7 +24,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,17 @@ class Plan:
     plateau_factor: float = 0.2
     least_rate: float = 1e-8
     augment: str = "none"
+
+    @classmethod
+    def of(cls, config: Any, seed: int) -> Plan:
+        """Return the plan that a training's description holds, by the same names; ``rate`` is the learning rate.
+
+        Args:
+            config: A :class:`~mmtk.training.config.Training`; what it does not say stays at its default.
+            seed: Of weights, orders and whatever is drawn.
+        """
+        said = {one.name: getattr(config, one.name) for one in fields(cls) if hasattr(config, one.name)}
+        return cls(**{**said, "learning_rate": config.rate, "seed": seed})
 
 
 def train(

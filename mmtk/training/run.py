@@ -114,22 +114,7 @@ def run(
         raise ConfigError(
             f"augment={config.augment}: {config.method.kind} knows one fixed image, which must not change; leave it out"
         )
-    plan = Plan(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.rate,
-        seed=seed,
-        workers=config.workers,
-        validate_every=config.validate_every,
-        patience=config.patience,
-        cpu_minutes=config.cpu_minutes,
-        clip=config.clip,
-        decay=config.decay,
-        use_mask=config.use_mask,
-        tensorboard=config.tensorboard,
-        weight_decay=config.weight_decay,
-        augment=config.augment,
-    )
+    plan = Plan.of(config, seed)
     asked = config.model_dump(mode="json", exclude={"cache", "workers", "tensorboard"})
     facts = {"config": asked, "mmtk": mmtk.__version__}
     record = train(

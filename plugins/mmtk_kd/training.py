@@ -231,22 +231,7 @@ def run(
     """
     heads, held_out = heads_of(config, seed)
     task, network = make_task(config, heads, seed)
-    plan = Plan(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.rate,
-        seed=seed,
-        workers=config.workers,
-        validate_every=config.validate_every,
-        patience=config.patience,
-        cpu_minutes=config.cpu_minutes,
-        clip=config.clip,
-        decay=config.decay,
-        tensorboard=config.tensorboard,
-        weight_decay=config.weight_decay,
-        plateau_epochs=config.plateau_epochs,
-        plateau_factor=config.plateau_factor,
-    )
+    plan = Plan.of(config, seed)
     asked = config.model_dump(mode="json", exclude={"cache", "workers", "tensorboard"})
     defaults = {name: field.default for name, field in DistillationConfig.model_fields.items()}
     augment = Augment(config.flip, config.shift, config.gamma)

@@ -10,11 +10,11 @@ import pytest
 from made_cohort import fail, make_cohort
 from typer.testing import CliRunner
 
-from mmtk.atlas import build, build_atlas, wilson
-from mmtk.atlas.build import read_atlas_config
+from mmtk.atlas import build_atlas, wilson
+from mmtk.atlas.settings import read_atlas_config
 from mmtk.cli.app import app
 from mmtk.errors import ConfigError
-from mmtk.io import write_image
+from mmtk.io import read_image, write_image
 
 SHAPE = (7, 6, 5)
 CASES = 12
@@ -98,7 +98,7 @@ def test_memory_does_not_grow_with_the_cohort(cohort, tmp_path, monkeypatch):
     for count in (3, 12):
         lesions = {f"p{n}": (draw.random(shape) < 0.3) * 1.0 for n in range(count)}
         home = make_cohort(tmp_path / f"cohort{count}", template, lesions)
-        monkeypatch.setattr("mmtk.atlas.page.make_page", lambda found: "")
+        monkeypatch.setattr("mmtk.atlas.writing.make_page", lambda found: "")
         build_atlas(home, tmp_path / f"warm{count}")
         tracemalloc.start()
         build_atlas(home, tmp_path / f"atlas{count}")
@@ -127,7 +127,7 @@ def test_what_does_not_belong_is_one_sentence(cohort, tmp_path):
     assert build_atlas(home, out, rebuild=True).cases == CASES - 2
     other = tmp_path / "other"
     other.mkdir()
-    write_image(other / "t.nii.gz", template + 1, build.read_image(home / "template.nii.gz"))
+    write_image(other / "t.nii.gz", template + 1, read_image(home / "template.nii.gz"))
     record = json.loads((home / "cases" / "p01.json").read_text())
     record["files"]["fixed"]["sha256"] = "0" * 64
     (home / "cases" / "p01.json").write_text(json.dumps(record))

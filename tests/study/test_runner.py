@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmtk.errors import ConfigError
+from mmtk.io import held, locks
 from mmtk.plugins import installed
 from mmtk.study import launcher, runner
 from mmtk.study.description import read_study
@@ -104,8 +105,8 @@ def test_a_folder_of_something_else_is_refused(done, tmp_path):
 
 
 def test_a_folder_that_another_comparison_holds_is_refused(done, monkeypatch):
-    monkeypatch.setattr(runner, "PATIENCE", 0.0)
-    with runner._locked(done.out), pytest.raises(ConfigError, match="another comparison is writing"):
+    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    with held(done.out, "this test"), pytest.raises(ConfigError, match="another comparison is writing"):
         carry_out(done.study, done.out)
 
 
