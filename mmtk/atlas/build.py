@@ -67,7 +67,7 @@ def build_atlas(
     layers = (LESION, *(f"tissue_{label}" for label in config.tissues))
     sums = Sums.open(out, template.shape, layers)
     digests = {name: digest(record) for name, record in records.items()}
-    refuse_others(sums, digests)
+    refuse_others(sums.cases, digests)
     fresh = [name for name in records if name not in sums.cases]
     for done, name in enumerate(fresh, 1):
         sums.add(name, digests[name], *lesion_of(home / "cases" / name, records[name], template, config))

@@ -75,7 +75,8 @@ def describe(shown: Sequence[Map], scene: Scene | None, upper: str) -> dict[str,
     for one in shown:
         layers.append({
             **common, "name": one.name, "title": one.title, "map": one.name if stores else None,
-            "colors": "heat" if one.colors is HEAT else "signed", "opacity": MAP_OPACITY + 0.2,
+            "colors": "gray" if one.colors is GRAY else "heat" if one.colors is HEAT else "signed",
+            "opacity": 1.0 if one.colors is GRAY else MAP_OPACITY + 0.2,
             "scale": (one.least, one.most), "bar": one.colors, "ends": (f"{one.least:.2g}", f"{one.most:.2g}"),
             "outlines": [{"store": one.outline, "color": OUTLINE}] if one.outline in stores else [],
         })  # fmt: skip

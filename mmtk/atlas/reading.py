@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from mmtk.atlas.settings import AtlasConfig
-from mmtk.atlas.sums import Sums
 from mmtk.cohort.records import CaseRecord, read_case
 from mmtk.errors import ConfigError
 from mmtk.io import Volume, read_image
@@ -85,9 +84,15 @@ def digest(record: CaseRecord) -> str:
     return "-".join([record.key[:16], *(mark.sha256[:16] for _, mark in sorted(record.files.items()))])
 
 
-def refuse_others(sums: Sums, digests: Mapping[str, str]) -> None:
+def refuse_others(cases: Mapping[str, str], digests: Mapping[str, str]) -> None:
+    """Refuse to go on with sums of cases that have gone or were run anew.
+
+    Args:
+        cases: Digest by name, of those that are in the sums.
+        digests: The same of the cohort as it is now.
+    """
     problems = []
-    for name, digest in sums.cases.items():
+    for name, digest in cases.items():
         if name not in digests:
             problems.append(f"case {name} is in the atlas but no longer in the cohort; add --rebuild")
         elif digests[name] != digest:
