@@ -40,12 +40,14 @@ def make_template_page(out: Path, rounds: Sequence[Mapping[str, Any]]) -> str:
             read_image(out / "rounds" / str(one["round"]) / "mean.nii.gz", name="mean").data,
             None,
             planes,
-            name=f"round{one['round']}",
+            name="affine" if one["round"] == 0 else f"round{one['round']}",
             title="Affine mean" if one["round"] == 0 else f"Round {one['round']}",
             caption=f"Gradient {one['sharpness']['gradient']:.4f} per mm, drift {one['drift_mm']:.2f} mm.",
         )
         for one in rounds
     ]
+    sharper = "What the next round would register to: the last mean, sharpened."
+    pictures.append(card(image.data, None, planes, caption=sharper))
     pictures += [card(image.data, one, planes) for one in maps]
     return template("template.html", Path(__file__).parent).render(
         title=f"Template of {len(last['cases'])} cases",
