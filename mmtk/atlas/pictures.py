@@ -105,7 +105,12 @@ def describe(shown: Sequence[Map], scene: Scene | None, upper: str) -> dict[str,
 
 
 def card(
-    under: np.ndarray, one: Map | None, planes: Sequence[Plane], marked: np.ndarray | None = None, **said: str
+    under: np.ndarray,
+    one: Map | None,
+    planes: Sequence[Plane],
+    marked: np.ndarray | None = None,
+    like: np.ndarray | None = None,
+    **said: str,
 ) -> dict[str, Any]:
     """Return a card of the page: planes of an image, and a map over them.
 
@@ -113,9 +118,10 @@ def card(
         under: The image, ``(*space)``.
         one: The map; None: the image alone.
         marked: What is outlined, ``(*space)``.
+        like: The image whose range is black to white; None: the image itself.
         said: Name, title and caption of an image alone.
     """
-    low, high = np.percentile(under, (0.5, 99.5))
+    low, high = np.percentile(under if like is None else like, (0.5, 99.5))
     sizes = []
     for plane in planes:
         rows, columns = plane.take(under).shape

@@ -85,7 +85,6 @@ def read_deformed(folder: Path, record: CaseRecord, fixed: Volume) -> Deformed:
 
     from mmtk.intensity import robust
     from mmtk.io import read_mask
-    from mmtk.io.images import load
     from mmtk.transforms import load_transform
 
     scan = read_image(record.files["moving"].path, name="moving")
@@ -212,9 +211,7 @@ class Round:
         """Return mean and spread of the round before; None in the first."""
         if self.before is None:
             return None, None
-        mean, spread = (
-            read_image(self.before.home / f"{name}.nii.gz", name=name).data for name in ("mean", "spread")
-        )
+        mean, spread = (load(self.before.home / f"{name}.nii.gz", name=name).data for name in ("mean", "spread"))
         return mean, spread
 
 

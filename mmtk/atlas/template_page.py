@@ -10,6 +10,7 @@ import numpy as np
 
 from mmtk.atlas.pictures import HEAT, Map, card, describe
 from mmtk.io import Volume, read_image
+from mmtk.io.images import load
 from mmtk.report.layers import GRAY
 from mmtk.report.page import niivue, template
 from mmtk.report.planes import planes_through
@@ -31,13 +32,13 @@ def make_template_page(out: Path, rounds: Sequence[Mapping[str, Any]]) -> str:
     last = rounds[-1]
     maps = list(_maps(out, last))
     low, high = np.percentile(image.data, (0.5, 99.5))
-    first = read_image(out / "rounds" / "0" / "mean.nii.gz", name="affine").data
+    first = load(out / "rounds" / "0" / "mean.nii.gz", name="affine").data
     affine = Map("affine", "Affine mean", "", first, float(low), float(high), GRAY)
     shown = [affine, *maps]
     scene = make_map_scene(image, {one.name: (one.data, one.least, one.most) for one in shown}, center)
     pictures = [
         card(
-            read_image(out / "rounds" / str(one["round"]) / "mean.nii.gz", name="mean").data,
+            load(out / "rounds" / str(one["round"]) / "mean.nii.gz", name="mean").data,
             None,
             planes,
             name="affine" if one["round"] == 0 else f"round{one['round']}",
@@ -77,7 +78,7 @@ def centered(image: Volume) -> list[int]:
 
 
 def _maps(out: Path, last: Mapping[str, Any]) -> list[Map]:
-    spread, weight = (read_image(out / f"{name}.nii.gz", name=name).data for name in ("spread", "weight"))
+    spread, weight = (load(out / f"{name}.nii.gz", name=name).data for name in ("spread", "weight"))
     cases = len(last["cases"])
     about = "Standard deviation of the cases' intensities, each on its own range from 0 to 1."
     few = np.maximum(cases - weight, 0)

@@ -126,3 +126,31 @@ def template(
             f"The page: {out / 'template.html'}"
         )
         raise typer.Exit(1 if found.left_out else 0)
+
+
+@atlas.command(context_settings={"ignore_unknown_options": True})
+def modes(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `mmtk atlas template` left.")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="modes=, sd=.")] = None,
+) -> None:
+    """Find how the shapes and the appearance of a template's cases vary: principal modes, and each case's scores.
+
+    For instance: mmtk atlas modes template modes=5
+
+    Keys: modes (how many are written), sd (standard deviations to either side on the page).
+    """
+    with refusals():
+        from mmtk.atlas.settings import read_modes_config
+        from mmtk.atlas.variation import find_modes
+
+        options = [name for parameter in context.command.params for name in parameter.opts if "--" in name]
+        found = find_modes(folder, read_modes_config(settings or [], options))
+        shares = [
+            f"{kind} {100 * part.explained[: len(part.basis)].sum():.0f} %"
+            for kind, part in (("shape", found.shape), ("appearance", found.appearance))
+        ]
+        typer.echo(
+            f"{found.config.modes} modes of {len(found.cases)} cases explain: {', '.join(shares)}; the files: "
+            f"{folder / 'modes'}\nThe page: {folder / 'modes.html'}"
+        )
