@@ -72,6 +72,46 @@ def run(
         _carry_out(found, out, retry)
 
 
+@cohort.command()
+def table(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of patients' folders.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE...", help="layout=brats-reg or brats; modalities=t1ce,flair, the leading one first."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The table; it must not be there yet.")] = Path("cohort.csv"),
+) -> None:
+    """Write the table of a cohort whose files are named as BraTS or BraTS-Reg names them.
+
+    For instance: mmtk cohort table BraTSReg_Training_Data layout=brats-reg modalities=t1ce,flair --out cohort.csv
+    """
+    with refusals():
+        from mmtk.cohort.tables import make_table
+        from mmtk.errors import ConfigError
+        from mmtk.io import write_text
+        from mmtk.settings import read_settings
+
+        given, problems = read_settings(settings or [], ["--out"])
+        known = {"layout": "brats", "modalities": "t1ce"}
+        problems += [
+            f"{s.key}: there is no such setting; known are {', '.join(known)}" for s in given if s.key not in known
+        ]
+        if problems:
+            raise ConfigError(problems)
+        asked = known | {s.key: str(s.value) for s in given}
+        if out.suffix.lower() != ".csv":
+            raise ConfigError(f"--out {out}: must be a table that ends in .csv")
+        if out.exists():
+            raise ConfigError(f"--out {out}: is there already; name another table, or move it away")
+        modalities = [name.strip() for name in asked["modalities"].split(",") if name.strip()]
+        text = make_table(folder, asked["layout"], modalities)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, text)
+    typer.echo(f"{text.count(chr(10)) - 1} cases: {out}")
+
+
 def _show(found: Cohort) -> None:
     import yaml
 

@@ -6,13 +6,13 @@ They know how the files of a data set are named, and bring no image along.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmtk.config import nearest
 from mmtk.errors import ConfigError
+from mmtk.io.brats_reg import BASELINE, FOLLOW_UP, find_patients, modalities_of, scans_of
 from mmtk.study import published
 from mmtk.study.benchmarks import APART, COST, Benchmark, Measure, made
 from mmtk.study.cases import Case
@@ -153,14 +153,7 @@ class Cardiac(Benchmark):
 class BratsReg(Benchmark):
     """BraTS-Reg: the follow-up of a glioma patient onto the scan before treatment, landmarks by experts.
 
-    The layout is the challenge's:
-
-        BraTSReg_001/BraTSReg_001_00_0000_t1ce.nii.gz       before treatment; stays
-        BraTSReg_001/BraTSReg_001_00_0000_landmarks.csv
-        BraTSReg_001/BraTSReg_001_01_0106_t1ce.nii.gz       follow-up, 106 days later; is carried onto it
-        BraTSReg_001/BraTSReg_001_01_0106_landmarks.csv
-
-    ``..._seg.nii.gz`` beside a scan is its lesion, if there is one; the challenge gives none.
+    The layout is the challenge's, see :mod:`mmtk.io.brats_reg`.
     """
 
     metrics = (
@@ -192,20 +185,14 @@ class BratsReg(Benchmark):
 
     def _patients(self) -> list[Path]:
         existing(self.folder)
-        found = [p for p in sorted(self.folder.iterdir()) if p.is_dir() and re.fullmatch(r"BraTSReg_\d+", p.name)]
-        if not found:
-            raise ConfigError(
-                f"folder={self.folder}: holds no folder BraTSReg_001; give the one of the challenge that holds its "
-                "patients"
-            )
-        chosen = drawn(found, self.count, self.seed, self.folder)
+        chosen = drawn(find_patients(self.folder), self.count, self.seed, self.folder)
         problems = []
         for patient in chosen:
-            scans = self._scans(patient)
-            for time, when in (("00", "before treatment"), ("01", "follow-up")):
+            scans = scans_of(patient, self.modality)
+            for time, when in ((BASELINE, "before treatment"), (FOLLOW_UP, "follow-up")):
                 if time not in scans:
-                    known = {m[1] for p in patient.iterdir() if (m := re.search(r"_0\d_\d+_(\w+)\.nii", p.name))}
-                    there = nearest(self.modality, known) or f"; there are {', '.join(sorted(known)) or 'none'}"
+                    known = modalities_of(patient)
+                    there = nearest(self.modality, known) or f"; there are {', '.join(known) or 'none'}"
                     problems.append(
                         f"'{patient}': no scan {patient.name}_{time}_*_{self.modality} ({when}){there}"
                     )
@@ -218,13 +205,9 @@ class BratsReg(Benchmark):
             raise ConfigError(problems)
         return chosen
 
-    def _scans(self, patient: Path) -> dict[str, Path]:
-        name = re.compile(rf"{re.escape(patient.name)}_(0[01])_\d+_{re.escape(self.modality)}\.nii(\.gz)?$")
-        return {m[1]: path for path in sorted(patient.iterdir()) if (m := name.match(path.name))}
-
     def _case(self, patient: Path) -> Case:
-        scans = self._scans(patient)
-        before, after = scans["00"], scans["01"]
+        scans = scans_of(patient, self.modality)
+        before, after = scans[BASELINE], scans[FOLLOW_UP]
         return Case(
             patient.name,
             moving=after,

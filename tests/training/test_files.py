@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -284,25 +285,38 @@ def test_a_plan_is_what_was_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_network(tmp_path: Path) -> None:
-    """Twice half a batch with gradients averaged is the whole batch, once."""
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_two_processes_train_one_network(tmp_path: Path, nodes: int) -> None:
+    """Twice half a batch with gradients averaged is the whole batch, once; so on one machine, and on two."""
     command = [*SMALL, "epochs=1", f"cache={tmp_path / 'cache'}"]
     command.remove("epochs=2")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def started(out: str, *before: str, batch: int) -> Path:
+    def started(out: str, *before: str, batch: int) -> subprocess.Popen[str]:
         words = [*before, "-m", "mmtk", "train", *command, f"batch_size={batch}", "--device", "cpu"]
-        done = subprocess.run(
-            [sys.executable, *words, "--out", str(tmp_path / out)], env=environment, capture_output=True, text=True
+        return subprocess.Popen(
+            [sys.executable, *words, "--out", str(tmp_path / out)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        assert done.returncode == 0, done.stderr
-        return tmp_path / out
 
-    alone = started("one", batch=8)
-    both = started(
-        "two", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", batch=4
-    )  # fmt: skip
-    one, two = (torch.load(folder / "model.pt", weights_only=True) for folder in (alone, both))
-    assert json.loads((both / "training.json").read_text())["processes"] == 2
+    def ended(*processes: subprocess.Popen[str]) -> None:
+        for process in processes:
+            _, told = process.communicate(timeout=500)
+            assert process.returncode == 0, told
+
+    ended(started("one", batch=8))
+    torchrun = ("-m", "torch.distributed.run")
+    if nodes == 1:
+        ended(started("two", *torchrun, "--standalone", "--nproc_per_node=2", batch=4))
+    else:  # as on two machines: each starts its own, and they meet at an address
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meeting = f"--rdzv-endpoint=127.0.0.1:{free.getsockname()[1]}"
+        words = (*torchrun, "--nnodes=2", "--nproc_per_node=1", "--rdzv-backend=c10d", "--rdzv-id=1", meeting)
+        ended(*[started("two", *words, batch=4) for _ in range(nodes)])
+    one, two = (torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("one", "two"))
+    assert json.loads((tmp_path / "two" / "training.json").read_text())["processes"] == 2
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=2e-5, msg=name)

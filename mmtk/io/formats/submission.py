@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mmtk.errors import InputError
+from mmtk.io.brats_reg import SCAN
 from mmtk.io.files import replacing
 from mmtk.io.formats import fields, learn2reg
 from mmtk.io.formats.request import Request
@@ -26,7 +27,6 @@ from mmtk.io.volume import Header
 __all__ = ["write_brats_reg", "write_learn2reg_submission"]
 
 _CASE = re.compile(r"_(\d{4})_(\d{4})\.nii(\.gz)?$")
-_BRATS = re.compile(r"(?P<id>BraTSReg_\d{3})_(?P<time>0[01])_\d+_(?P<modality>[A-Za-z0-9]+)\.nii(\.gz)?$")
 
 
 def write_learn2reg_submission(
@@ -141,7 +141,7 @@ def write_brats_reg(
 
 def _scan(image: Header) -> tuple[str, str, str]:
     assert image.path is not None
-    found = _BRATS.search(image.path.name)
+    found = SCAN.search(image.path.name)
     if found is None:
         raise InputError(
             f"{image.name}: '{image.path.name}' is not named as BraTS-Reg names its scans "
