@@ -31,18 +31,10 @@ def make_modes_page(found: Variation) -> str:
         change = (above - below) / (2 * sd)
         edge = float(np.abs(change).max()) or 1.0
         title = f"{kind.capitalize()} {number + 1}"
-        shots = [
-            card(
-                image,
-                None,
-                planes,
-                like=found.mean.data,
-                name=f"{kind}{number}{side}",
-                title=f"{title}, {sign}{sd:g} sd",
-                caption="",
-            )
-            for image, side, sign in ((below, "below", "−"), (above, "above", "+"))
-        ]
+        shots = []
+        for image, side, sign in ((below, "below", "−"), (above, "above", "+")):
+            said = {"name": f"{kind}{number}{side}", "title": f"{title}, {sign}{sd:g} sd", "caption": ""}
+            shots.append(card(image, None, planes, like=found.mean.data, **said))
         about = "Change of intensity for one standard deviation."
         one = Map(f"{kind}{number}change", f"{title}: change", about, change, -edge, edge, SIGNED)
         return [*shots, card(found.mean.data, one, planes)]

@@ -34,19 +34,10 @@ from mmtk.atlas.shapes import ShapeSpace, mean_stretch, stretch_of, voxels_throu
 from mmtk.atlas.sharpness import content, sharpened, sharpness
 from mmtk.cohort.records import CaseRecord
 from mmtk.io import (
-    AffineStep,
-    FieldStep,
-    Header,
-    Volume,
-    probe_image,
-    read_image,
-    to_voxels,
-    to_world,
-    voxel_to_voxel,
-    write_composite,
-    write_image,
-    write_json,
-)
+    AffineStep, FieldStep, Header, Volume, probe_image, read_image, read_mask, to_voxels, to_world, voxel_to_voxel,
+    write_composite, write_image, write_json,
+)  # fmt: skip
+from mmtk.io.images import load
 
 __all__ = ["Deformed", "Round", "read_deformed"]
 
@@ -84,7 +75,6 @@ def read_deformed(folder: Path, record: CaseRecord, fixed: Volume) -> Deformed:
     import torch
 
     from mmtk.intensity import robust
-    from mmtk.io import read_mask
     from mmtk.transforms import load_transform
 
     scan = read_image(record.files["moving"].path, name="moving")
