@@ -33,8 +33,8 @@ def make_modes_page(found: Variation) -> str:
         title = f"{kind.capitalize()} {number + 1}"
         shots = []
         for image, side, sign in ((below, "below", "−"), (above, "above", "+")):
-            said = {"name": f"{kind}{number}{side}", "title": f"{title}, {sign}{sd:g} sd", "caption": ""}
-            shots.append(card(image, None, planes, like=found.mean.data, **said))
+            name, words = f"{kind}{number}{side}", f"{title}, {sign}{sd:g} sd"
+            shots.append(card(image, None, planes, like=found.mean.data, name=name, title=words, caption=""))
         about = "Change of intensity for one standard deviation."
         one = Map(f"{kind}{number}change", f"{title}: change", about, change, -edge, edge, SIGNED)
         return [*shots, card(found.mean.data, one, planes)]

@@ -34,8 +34,19 @@ from mmtk.atlas.shapes import ShapeSpace, mean_stretch, stretch_of, voxels_throu
 from mmtk.atlas.sharpness import content, sharpened, sharpness
 from mmtk.cohort.records import CaseRecord
 from mmtk.io import (
-    AffineStep, FieldStep, Header, Volume, probe_image, read_image, read_mask, to_voxels, to_world, voxel_to_voxel,
-    write_composite, write_image, write_json,
+    AffineStep,
+    FieldStep,
+    Header,
+    Volume,
+    probe_image,
+    read_image,
+    read_mask,
+    to_voxels,
+    to_world,
+    voxel_to_voxel,
+    write_composite,
+    write_image,
+    write_json,
 )  # fmt: skip
 from mmtk.io.images import load
 
