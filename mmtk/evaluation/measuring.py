@@ -299,6 +299,7 @@ class Measuring:
         errors = landmark_errors(*(torch.from_numpy(p.places) for p in (found, fixed, moving)))
         report = {"landmark_error_median_mm": errors.median, "landmark_error_mean_mm": errors.mean}
         report |= {"landmark_error_max_mm": errors.max, "landmarks": len(moving)}
+        report |= {f"landmark_error_{axis}_mm": mean for axis, mean in zip("xyz", errors.axes, strict=False)}
         if places:
             before = landmark_errors(*(torch.from_numpy(p.places) for p in (moving, fixed, moving)))
             report |= {f"landmark_error_{n}_mm_before": getattr(before, n) for n in ("median", "mean", "max")}

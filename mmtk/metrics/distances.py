@@ -86,12 +86,14 @@ class LandmarkErrors(NamedTuple):
         mean: Over landmarks.
         max: Over landmarks.
         robustness: Share of the landmarks that are nearer to their partners than before registration.
+        axes: Mean size of the error along each axis, ``dim`` numbers.
     """
 
     median: float
     mean: float
     max: float
     robustness: float
+    axes: tuple[float, ...]
 
 
 def landmark_errors(found: Tensor, truth: Tensor, before: Tensor) -> LandmarkErrors:
@@ -109,7 +111,8 @@ def landmark_errors(found: Tensor, truth: Tensor, before: Tensor) -> LandmarkErr
     if found.shape != truth.shape or before.shape != truth.shape or not len(truth):
         shapes = tuple(found.shape), tuple(truth.shape), tuple(before.shape)
         raise ValueError(f"landmarks must be three arrays of one shape (n, dim), n at least 1, not {shapes}")
-    errors = torch.linalg.vector_norm(found - truth, dim=1).double()
+    away = (found - truth).abs().double()
+    errors = torch.linalg.vector_norm(away, dim=1)
     initial = torch.linalg.vector_norm(before - truth, dim=1).double()
     errors = errors.nan_to_num(nan=math.inf, posinf=math.inf)
     low, high = (errors.kthvalue(k).values for k in ((len(errors) + 1) // 2, len(errors) // 2 + 1))
@@ -118,4 +121,5 @@ def landmark_errors(found: Tensor, truth: Tensor, before: Tensor) -> LandmarkErr
         float(errors.mean()),
         float(errors.max()),
         float((errors < initial).double().mean()),
+        tuple(float(mean) for mean in away.nan_to_num(nan=math.inf, posinf=math.inf).mean(0)),
     )

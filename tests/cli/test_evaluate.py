@@ -221,6 +221,8 @@ def test_landmarks_are_carried_and_paired_by_name(evaluate, shift):
     assert found["landmark_error_median_mm"] == pytest.approx(0, abs=1e-4)
     assert found["landmark_error_max_mm"] == pytest.approx(1, abs=1e-4)
     assert found["landmark_error_mean_mm"] == pytest.approx(1 / 3, abs=1e-4)
+    axes = [found[f"landmark_error_{axis}_mm"] for axis in "xyz"]
+    assert axes == pytest.approx([0, 1 / 3, 0], abs=1e-4), "c is off by 1 mm from back to front"
     assert found["landmark_error_median_mm_before"] == pytest.approx(3)
     assert (found["robustness"], found["landmarks"]) == (1, 3)
     bare = evaluate(*words, "--json")

@@ -65,7 +65,10 @@ def test_landmark_errors():
     found = torch.tensor([[1.0, 0, 0], [0, 2, 0], [0, 0, 3], [10, 0, 0]])
     before = torch.full((4, 3), 2.0)
     errors = landmark_errors(found, truth, before)
-    assert errors == pytest.approx((2.5, 4.0, 10.0, 0.75))
+    assert errors[:4] == pytest.approx((2.5, 4.0, 10.0, 0.75))
+    assert errors.axes == pytest.approx((11 / 4, 2 / 4, 3 / 4))
+    nowhere = landmark_errors(torch.full((1, 3), torch.nan), truth[:1], before[:1])
+    assert nowhere.axes == (torch.inf,) * 3 and nowhere.mean == torch.inf
     with pytest.raises(ValueError, match="one shape"):
         landmark_errors(found[:3], truth, before)
     with pytest.raises(ValueError, match="n at least 1"):
