@@ -24,7 +24,7 @@ def here(place):
 
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": place.retries}),
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         yield client
