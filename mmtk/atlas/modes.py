@@ -67,7 +67,7 @@ def principal_modes(rows: np.ndarray, kept: int, most: int = BLOCK) -> Modes:
     for part in _blocks(rows, most):
         block = np.asarray(rows[:, part], dtype=np.float64)
         mean[part] = block.mean(axis=0)
-        block -= mean[part]
+        block = block - mean[part]  # the rows themselves are not written to
         gram += block @ block.T
     values, vectors = np.linalg.eigh(gram)
     order = np.argsort(values)[::-1][: cases - 1]

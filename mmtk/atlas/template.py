@@ -225,6 +225,9 @@ def _carry(
     if len(sums.cases) > before or not one.finished:
         told = one.finish(sums, left_out)
         say(f"round {one.number}: sharpness {told['sharpness']['gradient']:.4f}, drift {told['drift_mm']:.2f} mm")
+    else:
+        told = json.loads((one.home / "round.json").read_text(encoding="utf-8"))
+        write_json(one.home / "round.json", {**told, "left_out": left_out})
     return len(sums.cases) - before
 
 
