@@ -28,7 +28,7 @@ from benchmarks.measure import environment
 __all__ = ["agreement", "render", "sharp"]
 
 #: As typed, for the rounds that deform.
-SETTINGS = ("method=metamorphosis", "iterations=6,6,4")
+SETTINGS = ("method=metamorphosis", "levels=8,4", "iterations=6,6")
 ROUNDS = 3
 ROWS = {"affine": "affine mean", "template": f"template, {ROUNDS} rounds"}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    atlas,
     distillation,
     hearts,
     learned,
@@ -101,6 +102,7 @@ def render(results: Path = store.RESULTS) -> str:
     parts += ["## Hearts: codes of deformations\n", hearts.render(results)]
     parts += ["## Linear + deformable, and the untrained prior\n", three.render(results)]
     parts += ["## Several modalities at once\n", multimodal.render(results)]
+    parts += ["## A template of 24 brains\n", atlas.render(results)]
     parts += ["## Weights that come with mmtk\n", shipped.render(results)]
     parts += ["## Masks that nobody drew\n", masks.render(results)]
     parts += ["## What a learned registration costs\n", learned.render(results)]

@@ -32,7 +32,7 @@ __all__ = ["halved", "painted"]
 #: Every so manieth lesion is bright, as if it had bled.
 BRIGHT_EVERY = 4
 #: Settings of the registrations, with and without lesions.
-SETTINGS = ("method=metamorphosis", "iterations=6,6,4")
+SETTINGS = ("method=metamorphosis", "levels=8,4", "iterations=6,6")
 
 
 def halved(image: Volume) -> Volume:
