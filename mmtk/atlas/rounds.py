@@ -24,13 +24,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmtk.atlas.reading import digest, refuse_others
 from mmtk.atlas.running import RunningSums, share_that_counts
-from mmtk.atlas.shapes import ShapeSpace, mean_stretch, stretch_of, voxels_through
 from mmtk.atlas.sharpness import content, sharpened, sharpness
 from mmtk.cohort.records import CaseRecord
 from mmtk.io import (
@@ -49,6 +48,9 @@ from mmtk.io import (
     write_json,
 )  # fmt: skip
 from mmtk.io.images import load
+
+if TYPE_CHECKING:
+    from mmtk.atlas.shapes import ShapeSpace
 
 __all__ = ["Deformed", "Round", "read_deformed"]
 
@@ -85,6 +87,7 @@ def read_deformed(folder: Path, record: CaseRecord, fixed: Volume) -> Deformed:
     """
     import torch
 
+    from mmtk.atlas.shapes import voxels_through
     from mmtk.intensity import robust
     from mmtk.transforms import load_transform
 
@@ -135,6 +138,7 @@ class Round:
 
     def space(self) -> ShapeSpace:
         """Return where its shapes live."""
+        from mmtk.atlas.shapes import ShapeSpace
         from mmtk.fields import Grid
 
         header = self._header()
@@ -150,6 +154,8 @@ class Round:
         Raises:
             ConfigError: If one that is in them has gone or was run anew.
         """
+        from mmtk.atlas.shapes import stretch_of
+
         fixed = read_image(self.fixed, name="template")
         sums, space = self.sums(), self.space()
         digests = {name: digest(record) for name, record in records.items()}
@@ -170,6 +176,8 @@ class Round:
 
     def finish(self, sums: RunningSums, left_out: Mapping[str, str]) -> dict[str, Any]:
         """Remove the bias, write the images, and return what ``round.json`` holds."""
+        from mmtk.atlas.shapes import mean_stretch
+
         fixed = read_image(self.fixed, name="template")
         dim, cases, space = fixed.dim, len(sums.cases), self.space()
         old, _ = self._last()
@@ -229,6 +237,7 @@ def _through(fixed: Volume, u: Any, shrink: np.ndarray) -> np.ndarray:
     """Return where voxels lie after the stretch and then the flow, ``(dim, *space)``, voxels."""
     import torch
 
+    from mmtk.atlas.shapes import voxels_through
     from mmtk.fields import sample
 
     zero = torch.zeros_like(u)

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from mmtk.atlas.groups import Found
-from mmtk.atlas.page import make_page
 from mmtk.io import write_image, write_json, write_text
 
 __all__ = ["account", "maps", "placed", "write_atlas"]
 
 
 def write_atlas(found: Found, out: Path) -> None:
+    """Write every file of an atlas."""
+    from mmtk.atlas.page import make_page
+
     for name, data, dtype in maps(found):
         write_image(out / f"{name}.nii.gz", data, found.template, dtype)
     if found.regions:

@@ -98,7 +98,7 @@ def test_memory_does_not_grow_with_the_cohort(cohort, tmp_path, monkeypatch):
     for count in (3, 12):
         lesions = {f"p{n}": (draw.random(shape) < 0.3) * 1.0 for n in range(count)}
         home = make_cohort(tmp_path / f"cohort{count}", template, lesions)
-        monkeypatch.setattr("mmtk.atlas.writing.make_page", lambda found: "")
+        monkeypatch.setattr("mmtk.atlas.page.make_page", lambda found: "")
         build_atlas(home, tmp_path / f"warm{count}")
         tracemalloc.start()
         build_atlas(home, tmp_path / f"atlas{count}")
