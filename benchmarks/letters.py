@@ -33,7 +33,8 @@ from mmtk.method import Method, Pair
 from mmtk.metrics import nondiffeomorphic_volume
 from mmtk.similarity import SquaredDifference
 from mmtk.training.data import SyntheticPairs, as_batch
-from mmtk.training.engine import Plan, train
+from mmtk.training.engine import train
+from mmtk.training.plan import Plan
 
 __all__ = ["ROWS", "Row", "letter_scores", "make_model", "pairs", "registered"]
 

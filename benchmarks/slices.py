@@ -32,7 +32,8 @@ from mmtk.learned import Model
 from mmtk.method import Method, Pair
 from mmtk.similarity import SquaredDifference
 from mmtk.training.data import SyntheticPairs, as_batch
-from mmtk.training.engine import Plan, train
+from mmtk.training.engine import train
+from mmtk.training.plan import Plan
 
 __all__ = ["OPTIONS", "ROWS", "Anatomy", "Row", "make_model", "pairs", "slice_scores"]
 

@@ -7,15 +7,8 @@ leaves a folder. Both go the same way: prepare, register, sample the native imag
 from __future__ import annotations
 
 import os
-import platform
-import re
-import resource
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +18,17 @@ import torch
 import mmtk
 from mmtk import io
 from mmtk.config import ComponentConfig, Recipe, RunConfig
-from mmtk.errors import ConfigError, ResourceError
+from mmtk.errors import ConfigError
 from mmtk.fields import identity, sample
 from mmtk.masking.finding import FoundMask, find_mask
 from mmtk.masking.sensitivity import sensitivity
 from mmtk.measure import measure
 from mmtk.method import Milestones, Progress, forgetful, silent
-from mmtk.modalities import KNOWN, spread
-from mmtk.outputs import Warped, warp_native, write_outputs
+from mmtk.modalities import spread
+from mmtk.outputs import Warped, warp_native
 from mmtk.prepare import Prepared, affine_points, prepare, tensor
+from mmtk.record import FILES, check_folder, save, write
+from mmtk.resources import Clock, memory_told
 from mmtk.result import Outcome, Registration
 from mmtk.resume import KeptMilestones
 from mmtk.transforms import PairedFieldStep, Transform
@@ -310,14 +305,14 @@ def _register(
     torch.manual_seed(seed)
     place = pick_device(device)
     seconds: dict[str, float] = {}
-    clock = _Clock(seconds)
+    clock = Clock(seconds)
     looked: FoundMask | None = None
     if _is_auto(mask) or (recipe.segmenter is not None and mask is not None):
-        with clock("segment"), _memory_told("looking for the lesion"):
+        with clock("segment"), memory_told("looking for the lesion"):
             looked = _looked_for(recipe, moving, fixed, mask, channels or {}, place)
         mask = None if looked.empty else looked.mask
         recipe = _told_of_the_lesion(recipe, looked)
-    with clock("prepare"), _memory_told("preparing the images"):
+    with clock("prepare"), memory_told("preparing the images"):
         prepared = prepare(
             moving=moving,
             fixed=fixed,
@@ -333,15 +328,15 @@ def _register(
             None if given is None else io.read_image(given, name=name, spacing=recipe.spacing)
             for given, name in ((labels, "labels"), (fixed_labels, "fixed_labels"))
         )
-    with clock("register"), _memory_told("registering"):
+    with clock("register"), memory_told("registering"):
         method = recipe.method.build()
         method.milestones = milestones
         found = method.register(prepared.pair, progress)
-    with clock("warp"), torch.no_grad(), _memory_told("sampling the results"):
+    with clock("warp"), torch.no_grad(), memory_told("sampling the results"):
         images = warp_native(prepared, found, carried)
         metrics = measure(prepared, found, images, target)
     if recipe.mask_sensitivity and prepared.mask is not None:
-        with clock("mask sensitivity"), _memory_told("registering with other masks"):
+        with clock("mask sensitivity"), memory_told("registering with other masks"):
             metrics = {**metrics, "mask_sensitivity": sensitivity(prepared, recipe.method, found)}
     if looked is not None:
         metrics = {**metrics, "mask": looked.metrics()}
@@ -411,43 +406,6 @@ def _folds_told(metrics: Mapping[str, Any], found: Registration) -> list[str]:
     return [f"the map folds at {folded:,} voxels, so it has no inverse there; ask the method for a smoother one"]
 
 
-@contextmanager
-def _memory_told(doing: str) -> Iterator[None]:
-    """Turn the many ways in which memory runs out into one sentence."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        words = str(error).strip()
-        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _NO_MEMORY.search(words)):
-            raise
-        asked = _ASKED.search(words)
-        raise ResourceError(
-            f"memory ran out while {doing}{f' (asked for {asked[0]})' if asked else ''}: crop or downsample the "
-            f"images, take coarser `levels`, or a machine, or `--device`, with more of it"
-        ) from error
-
-
-_NO_MEMORY = re.compile(r"allocate memory|not enough memory|out of memory", re.I)
-_ASKED = re.compile(r"[\d.]+ ?(bytes|[KMGT]i?B)")
-
-
-class _Clock:
-    """``with clock("stage")`` adds the seconds that the block took."""
-
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self.seconds, self.name, self.start = seconds, "", 0.0
-
-    def __call__(self, name: str) -> _Clock:
-        self.name, self.start = name, time.perf_counter()
-        return self
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self.seconds[self.name] = round(time.perf_counter() - self.start, 3)
-
-
 def run(
     config: RunConfig,
     out: Path,
@@ -494,7 +452,7 @@ def run(
         result = _scored(result, config)
         if milestones.finished:
             result = replace(result, notes=(*result.notes, f"resumed after level {milestones.finished}."))
-        _write(result, place, seed, command)
+        write(result, place, seed, command)
     return result
 
 
@@ -531,147 +489,3 @@ def _scored(result: Result, config: RunConfig) -> Result:
 
 def _same_file(one: Path, other: Path) -> bool:
     return other.is_file() and one.samefile(other)
-
-
-def check_folder(out: Path, overwrite: bool) -> None:
-    """Refuse an output folder that holds something, or that is a file.
-
-    Raises:
-        ConfigError: With what to do.
-    """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: is a file; name a folder")
-    if io.holds_something(out) and not overwrite:
-        raise ConfigError(f"--out {out}: the folder is not empty; name another, or add --overwrite")
-
-
-def save(result: Result, out: Path, *, overwrite: bool = False, seed: int = 0, command: str | None = None) -> Path:
-    """Write every file of a run into a folder, all of them or none.
-
-    With ``overwrite`` the files of an older run are replaced when all new ones are there; files and folders of others
-    in it stay.
-
-    Raises:
-        ConfigError: If the folder holds something and ``overwrite`` is not set, or may not be written to.
-        ResourceError: If the disk gave out; the folder is as it was.
-    """
-    check_folder(out, overwrite)
-    with io.making(out, ours=FILES, record="run.json", overwrite=overwrite) as place:
-        _write(result, place, seed, command)
-    return out
-
-
-def _write(result: Result, place: io.Making, seed: int, command: str | None) -> None:
-    from mmtk.report import write_report
-
-    seconds = dict(result.seconds)
-    clock = _Clock(seconds)
-    with place.writing() as folder, _memory_told("writing the results"):
-        with clock("write"):
-            names = write_outputs(folder, result.prepared, result.registration, result.images, result.settings)
-            names += _write_mask(folder, result)
-            io.write_json(folder / "metrics.json", result.metrics)
-        record = _record(result, seconds, seed, command, names)
-        with clock("report"):
-            write_report(folder / "report.html", result, record)
-        record["seconds"] = seconds
-        io.write_json(folder / "run.json", record)
-    place.publish()
-
-
-def _write_mask(folder: Path, result: Result) -> list[str]:
-    """Write the mask that a segmenter found, on the moving image's grid, and its uncertainty."""
-    looked = result.looked_for
-    if looked is None:
-        return []
-    for name, volume in (("mask", looked.mask), ("mask_uncertainty", looked.uncertainty)):
-        io.write_image(folder / f"{name}.nii.gz", volume.data, looked.mask)
-    return ["mask.nii.gz", "mask_uncertainty.nii.gz"]
-
-
-#: Everything that a run may leave. What an earlier run left and this one did not make is removed on overwriting.
-FILES = frozenset({
-    "warped.nii.gz", "deformed.nii.gz", "appearance.nii.gz", "warped_mask.nii.gz", "warped_labels.nii.gz",
-    "jacobian.nii.gz", "displacement.nii.gz", "transform.h5", "inverse_transform.h5", "shape.safetensors",
-    "metrics.json", "run.json", "report.html", "mask.nii.gz", "mask_uncertainty.nii.gz",
-    *(
-        f"{image}_{channel}.nii.gz"
-        for image in ("warped", "deformed", "appearance")
-        for channel in (*KNOWN, *(f"channel{number}" for number in range(2, 33)))
-    ),
-})  # fmt: skip
-
-
-def _no_mask(result: Result) -> str:
-    return "there is no lesion mask" if result.looked_for is None else "no lesion was found"
-
-
-def _record(
-    result: Result, seconds: Mapping[str, float], seed: int, command: str | None, names: list[str]
-) -> dict[str, Any]:
-    """What ``run.json`` holds: enough to repeat the run, and what is missing and why."""
-    prepared, found = result.prepared, result.registration
-    inputs = {}
-    images = {name: getattr(prepared, name) for name in ("moving", "fixed", "mask", "fixed_mask")}
-    for channel in prepared.channels:
-        images |= {f"moving ({channel.name})": channel.moving, f"fixed ({channel.name})": channel.fixed}
-    for name, volume in {**images, **result.label_maps}.items():
-        if volume is not None:
-            path = volume.path
-            inputs[name] = {
-                "path": None if path is None else str(path),
-                "sha256": None if path is None else io.sha256(path),
-                "shape": volume.shape,
-                "spacing": volume.spacing,
-            }
-    if result.looked_for is not None:
-        inputs.pop("mask", None)
-    absent = {}
-    if result.images.appearance is None:
-        absent["appearance.nii.gz"] = (
-            _no_mask(result) if prepared.mask is None else "the method changes no intensities"
-        )
-    if prepared.mask is None:
-        absent["warped_mask.nii.gz"] = _no_mask(result)
-    return {
-        "command": command,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "settings": result.settings,
-        "inputs": inputs,
-        "mask": None if result.looked_for is None else result.looked_for.numbers(),
-        "seed": seed,
-        "device": str(found.displacement.device),
-        "versions": {
-            "mmtk": mmtk.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        },
-        "affine": {
-            "kind": prepared.alignment.kind,
-            "matrix_ras_fixed_to_moving": prepared.alignment.matrix,
-            "note": prepared.alignment.note,
-        },
-        "outcome": {"name": found.outcome.name, "says": found.outcome.value},
-        "levels": [
-            {
-                "size_mm": level.size,
-                "evaluations": level.evaluations,
-                "seconds": round(level.seconds, 3),
-                "outcome": level.outcome.name,
-                "energies": level.energies,
-            }
-            for level in found.levels
-        ],
-        "notes": result.notes,
-        "files": [*names, "metrics.json", "run.json", "report.html"],
-        "absent": absent,
-        "seconds": dict(seconds),
-        "peak_memory_mb": round(_peak_memory() / 2**20),
-    }
-
-
-def _peak_memory() -> float:
-    """Peak resident memory of this process in bytes; Linux counts it in KiB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 import mmtk
 from mmtk.errors import ConfigError
-from mmtk.registration import check_folder
+from mmtk.record import check_folder
 from mmtk.samples import tumor_brain
 
 QUICK = {"levels": (8.0, 4.0), "iterations": (6, 5)}

@@ -37,7 +37,8 @@ from mmtk.modalities import spread
 from mmtk.outputs import warp_native
 from mmtk.plugins import installed
 from mmtk.prepare import Prepared, prepare
-from mmtk.registration import Result, check_folder, save
+from mmtk.record import check_folder, save
+from mmtk.registration import Result
 from mmtk.result import Registration
 from mmtk.settings import Setting, resolve
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmtk.method import Progress
-    from mmtk.training.engine import Status, Watch
+    from mmtk.training.plan import Status, Watch
 
 __all__ = ["StepNumbers", "epoch_line", "progress_bar", "training_display"]
 

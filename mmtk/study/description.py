@@ -16,11 +16,6 @@ neither torch nor numpy.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,35 +23,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mmtk.config import ComponentConfig, LearnedConfig, Recipe, from_text, nearest
-from mmtk.errors import ConfigError, MmtkError
+from mmtk.config import from_text, nearest
+from mmtk.errors import ConfigError
 from mmtk.plugins import Catalogue
-from mmtk.settings import Setting, mapping, read_settings, resolve, slip
+from mmtk.settings import mapping, read_settings, slip
 from mmtk.study.benchmarks import Benchmark
-from mmtk.study.bids import BidsConfig, from_bids, is_bids
-from mmtk.study.oracle import ORACLE, with_oracle
+from mmtk.study.entries import Entry, read_entries, words_of
+from mmtk.study.oracle import with_oracle
+from mmtk.study.sources import Source, read_sources
+from mmtk.study.typed import items, listed
 
 __all__ = ["Entry", "Source", "Study", "StudyConfig", "read_study"]
-
-#: Keys of a method's mapping that are not settings of it.
-OWN = ("name", "method", "kind", "bundle", "masked", "told")
-
-
-def _listed(raw: Any) -> Any:
-    """A list of one may be written without brackets."""
-    return [raw] if isinstance(raw, str | int | float | Mapping) else raw
-
-
-def _items(text: str) -> list[str]:
-    """Split ``a levels=[8,4],b`` at the commas that stand in no bracket."""
-    items, depth = [""], 0
-    for letter in text:
-        depth += (letter in "[{(") - (letter in "]})")
-        if letter == "," and depth <= 0:
-            items.append("")
-        else:
-            items[-1] += letter
-    return [item.strip() for item in items]
 
 
 class StudyConfig(BaseModel):
@@ -99,7 +76,7 @@ class StudyConfig(BaseModel):
 
         def read(key: str, text: str) -> Any:
             if key in ("methods", "cases"):  # items of these may hold lists of their own
-                return from_text(fields[key].annotation, text) if text.startswith(("[", "{")) else _items(text)
+                return from_text(fields[key].annotation, text) if text.startswith(("[", "{")) else items(text)
             return from_text(fields[key].annotation, text)
 
         return {
@@ -110,7 +87,7 @@ class StudyConfig(BaseModel):
     @field_validator("methods", "cases", "seeds", "metrics", mode="before")
     @classmethod
     def _one_is_a_list(cls, raw: Any) -> Any:
-        return _listed(raw)
+        return listed(raw)
 
     @field_validator("seeds")
     @classmethod
@@ -118,62 +95,6 @@ class StudyConfig(BaseModel):
         if len(set(seeds)) < len(seeds) or min(seeds) < 0:
             raise ValueError("must be different whole numbers >= 0")
         return seeds
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A method of the study.
-
-    Attributes:
-        label: Its name in tables, which is that of a folder, too.
-        recipe: The method and the preparation, resolved.
-        masked: Whether it is given the lesions' masks. Where a study says ``masked: true``, a method that can leaves the
-            lesion out of its cost, too (cost-function masking).
-        told: Whether it is told what is known of each case, such as whether the lesion grew.
-        missing: Why it cannot run here: a library that is not installed, and how to get it; empty if it can.
-    """
-
-    label: str
-    recipe: Recipe
-    masked: bool = True
-    told: bool = False
-    missing: str = ""
-
-    def data(self) -> dict[str, Any]:
-        """The entry as a study's file may hold it, nothing left to defaults."""
-        settings = self.recipe.model_dump(mode="json", exclude={"method"})
-        # What was not said of a learned method is for its weights to say.
-        learned = isinstance(self.recipe.method, LearnedConfig)
-        method = self.recipe.method.model_dump(mode="json", exclude_unset=learned)
-        method["kind"] = self.recipe.method.kind
-        settings = {key: value for key, value in settings.items() if value is not None}
-        said = {**({} if self.masked else {"masked": False}), **({"told": True} if self.told else {})}
-        return {"name": self.label, "method": method, **said, **settings}
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where cases come from: a path, a BIDS data set, or the description of a benchmark."""
-
-    path: Path | None = None
-    benchmark: ComponentConfig | None = None
-    bids: BidsConfig | None = None
-
-    def data(self) -> dict[str, Any]:
-        """The source as a study's file may hold it."""
-        if self.benchmark is not None:
-            settings = self.benchmark.model_dump(mode="json")
-            return {"benchmark": settings.pop("kind"), **settings}
-        if self.bids is not None:
-            return self.bids.model_dump(mode="json", exclude_defaults=True)
-        return {"path": str(self.path)}
-
-    @property
-    def folder_name(self) -> str:
-        """Of what a benchmark makes: another for other settings."""
-        assert self.benchmark is not None
-        digest = hashlib.sha256(json.dumps(self.data(), sort_keys=True).encode()).hexdigest()
-        return f"{self.benchmark.kind}-{digest[:8]}"
 
 
 @dataclass(frozen=True)
@@ -250,9 +171,9 @@ def read_study(arguments: Sequence[str], catalogue: Catalogue, options: Iterable
         raise ConfigError(problems)
     catalogue = with_oracle(catalogue)
     config = _checked({**base, **said}, problems)
-    typed = catalogue.following(_words_of(said.get("methods", ())))
-    entries = _entries(config, typed if "methods" in said else catalogue, problems)
-    sources = _sources(config, Path() if "cases" in said else home, catalogue, problems)
+    typed = catalogue.following(words_of(said.get("methods", ())))
+    entries = read_entries(config, typed if "methods" in said else catalogue, problems)
+    sources = read_sources(config, Path() if "cases" in said else home, catalogue, problems)
     labels = [entry.label for entry in entries]
     present = [entry.label for entry in entries if not entry.missing]
     reference = config.reference or (present[0] if present else "")
@@ -315,222 +236,3 @@ def _sentence(detail: Any) -> str:
     if detail["type"] == "string_pattern_mismatch":
         return f"device={detail['input']}: must be auto, cpu, cuda, cuda:N or mps"
     return f"{key}={detail['input']}{item}: {slip(detail['type'], detail.get('ctx', {}), detail)}"
-
-
-# --- methods
-
-
-def _words_of(methods: Any) -> list[str]:
-    text = methods if isinstance(methods, str) else ""
-    return [word.partition("=")[2] or word for part in _items(text) for word in part.split()]
-
-
-def _entries(config: StudyConfig, catalogue: Catalogue, problems: list[str]) -> list[Entry]:
-    entries: list[Entry] = []
-    for number, raw in enumerate(config.methods, 1):
-        said = _as_mapping(raw)
-        label = str(said.get("name") or _default_label(said))
-        if re.fullmatch(r"\w[\w.+=-]*", label) is None:
-            problems.append(
-                f"methods: item {number}: the name '{label}' is to be that of a folder, too; use letters, digits, "
-                f"'-', '_' and '.' and give it as name:"
-            )
-            continue
-        if label in (entry.label for entry in entries):
-            problems.append(f"methods: two are called '{label}'; give one of them another name:")
-            continue
-        try:
-            entries.append(_entry(label, said, catalogue))
-        except ConfigError as error:
-            problems += [f"methods: {label}: {problem}" for problem in error.problems]
-        except MmtkError as error:
-            problems.append(f"methods: {label}: {error}")
-    return entries
-
-
-def _as_mapping(raw: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a method's entry as a mapping; text is a name, or settings as they are typed."""
-    if isinstance(raw, Mapping):
-        return dict(raw)
-    words = shlex.split(raw)
-    if not any("=" in word for word in words):
-        return {"method": raw}
-    name = {} if "=" in words[0] else {"method": words.pop(0)}
-    said, problems = mapping(*read_settings(words))
-    if problems:
-        raise ConfigError([f"methods: {raw}: {problem}" for problem in problems])
-    return {**name, **{key: _bare(value) for key, value in said.items()}}
-
-
-def _bare(value: Any) -> Any:
-    """Return ``[a,b]``, which needs its brackets in a list alone and quotes nowhere, as ``a,b``."""
-    plain = isinstance(value, str) and value.startswith("[") and value.endswith("]")
-    return value[1:-1] if plain and not set(value[1:-1]) & set('[{"') else value
-
-
-def _default_label(said: Mapping[str, Any]) -> str:
-    chosen = said.get("bundle") or said.get("method") or said.get("kind") or "method"
-    name = str(chosen.get("kind")) if isinstance(chosen, Mapping) else str(chosen)
-    changed = [
-        f"{key}={value}" for key, value in said.items() if key not in OWN and isinstance(value, str | int | float)
-    ]
-    label = "-".join([Path(name).name.rpartition(":")[2], *changed])
-    return re.sub(r"[:/]+", ".", re.sub(r"[\[\]\s\"']", "", label)).replace(",", "+")
-
-
-def _entry(label: str, said: dict[str, Any], catalogue: Catalogue) -> Entry:
-    from mmtk.bundle.recipe import read_recipe
-    from mmtk.bundle.search import find
-    from mmtk.bundle.trust import admit
-
-    chosen = [key for key in ("method", "kind", "bundle") if said.get(key) is not None]
-    if len(chosen) != 1:
-        told = " and ".join(chosen) or "nothing"
-        raise ConfigError(f"{told} says how to register; give one of method: and bundle:")
-    masked, knows = _flag(said, "masked", True), _flag(said, "told", False)
-    base: dict[str, Any] = {}
-    settings: list[Setting] = []
-    name = said[chosen[0]]
-    if chosen == ["bundle"] or (isinstance(name, str) and _only_a_bundle(name, catalogue)):
-        found = find(str(name), catalogue)
-        admit(found, catalogue)
-        base, _ = read_recipe(found.folder)
-    else:
-        settings.append(Setting("method", name))
-    if name == ORACLE:
-        base = {"init": "none"}  # the truth is the whole map
-    settings += [Setting(str(key), value) for key, value in said.items() if key not in OWN]
-    evaluated = [str(s) for s in settings if isinstance(s.value, str) and s.value.startswith(("$", "@", "%"))]
-    if evaluated:
-        raise ConfigError(f"{evaluated[0]}: a value must not begin with $, @ or %, which MONAI would evaluate")
-    recipe = resolve(settings, base, catalogue, Recipe)
-    if masked and "masked" in said and "masked" in type(recipe.method).model_fields:
-        recipe = resolve([*settings, Setting("method.masked", True)], base, catalogue, Recipe)
-    if knows and "lesion" not in type(recipe.method).model_fields:
-        raise ConfigError(f"told: {recipe.method.kind} has no setting `lesion`; leave `told` out")
-    return Entry(label, recipe, masked, knows, recipe.method.missing())
-
-
-def _flag(said: Mapping[str, Any], key: str, usual: bool) -> bool:
-    found = {"true": True, "false": False}.get(str(said.get(key, usual)).lower())
-    if found is None:
-        raise ConfigError(f"{key}={said[key]}: must be true or false")
-    return found
-
-
-def _only_a_bundle(name: str, catalogue: Catalogue) -> bool:
-    """Whether a name is that of a bundle, and of no method."""
-    methods = {offer.name for offer in catalogue.offers("method")}
-    return name not in methods and name in catalogue.bundles
-
-
-# --- cases
-
-
-def _sources(config: StudyConfig, home: Path, catalogue: Catalogue, problems: list[str]) -> list[Source]:
-    sources = []
-    for raw in config.cases:
-        try:
-            sources.append(_source(raw, home, catalogue))
-        except MmtkError as error:
-            problems += error.problems if isinstance(error, ConfigError) else [str(error)]
-    if len({json.dumps(source.data(), sort_keys=True) for source in sources}) < len(sources):
-        problems.append("cases: one source is given twice; give each once")
-    return sources
-
-
-def _source(raw: str | Mapping[str, Any], home: Path, catalogue: Catalogue) -> Source:
-    said = _typed_source(raw, catalogue) if isinstance(raw, str) else dict(raw)
-    if "benchmark" in said:
-        return Source(benchmark=_benchmark(said, home, catalogue))
-    if "bids" in said:
-        return _bids(said, home)
-    said = {"path" if key in ("folder", "csv") else key: value for key, value in said.items()}
-    unknown = [key for key in said if key != "path"]
-    if unknown or "path" not in said:
-        given = ", ".join(map(str, unknown)) or "nothing"
-        raise ConfigError(f"cases: {given} says where the cases are; give folder:, csv:, bids: or benchmark:")
-    path = home / _expanded(str(said["path"]))
-    if not path.exists() and isinstance(raw, str) and raw in catalogue.benchmarks:
-        return Source(benchmark=_benchmark({"benchmark": raw}, home, catalogue))
-    if not path.exists():
-        near = list(path.parent.iterdir()) if path.parent.is_dir() else []
-        known = [*(entry.name for entry in near), *catalogue.benchmarks]
-        raise ConfigError(
-            f"cases={said['path']}: is no folder, no .csv and no benchmark"
-            f"{nearest(path.name, known) or '; benchmarks: ' + ', '.join(catalogue.benchmarks)}"
-        )
-    if path.is_dir() and is_bids(path):
-        return _bids({"bids": str(path)}, Path())
-    return Source(path=path.resolve())
-
-
-def _typed_source(text: str, catalogue: Catalogue) -> dict[str, Any]:
-    """Return ``brains folder=DIR count=3``, ``bids=DIR moving=ses-pre`` or a path as a mapping."""
-    words = shlex.split(text)
-    if len(words) < 2 and not text.startswith("bids="):
-        return {"path": text}
-    first = words[0]
-    if first not in catalogue.benchmarks and not first.startswith("bids="):
-        return {"path": text}
-    said, problems = mapping(*read_settings(words if "=" in first else words[1:]))
-    if problems:
-        raise ConfigError([f"cases: {text}: {problem}" for problem in problems])
-    said = {key: _bare(value) for key, value in said.items()}
-    return said if "=" in first else {"benchmark": first, **said}
-
-
-def _bids(said: Mapping[str, Any], home: Path) -> Source:
-    try:
-        paths = ("bids", "fixed", "fixed_labels")
-        plain = {key: str(_expanded(str(value))) if key in paths else value for key, value in said.items()}
-        config = BidsConfig.model_validate(plain).placed(home)
-    except ValidationError as error:
-        raise ConfigError([_slip_of(BidsConfig, "bids", detail) for detail in error.errors()]) from None
-    from_bids(config)  # what is wrong with the data set is said now
-    return Source(bids=config)
-
-
-def _expanded(text: str) -> Path:
-    return Path(os.path.expandvars(text)).expanduser()
-
-
-def _benchmark(said: dict[str, Any], home: Path, catalogue: Catalogue) -> ComponentConfig:
-    name = str(said.pop("benchmark"))
-    found = catalogue.benchmarks.get(name, [])
-    if not found:
-        known = list(catalogue.benchmarks)
-        hint = nearest(name, known) or "; there are " + ", ".join(known)
-        raise ConfigError(f"benchmark={name}: no benchmark is called so{hint}")
-    if len(found) > 1:
-        raise ConfigError(f"benchmark={name}: {len(found)} plugins offer one; uninstall all but one of them")
-    model = found[0]
-    try:
-        config = _placed(model.model_validate(said), home)
-    except ValidationError as error:
-        told = [_slip_of(model, f"benchmark={name}", detail) for detail in error.errors()]
-        raise ConfigError(told) from None
-    try:
-        config.build().check()
-    except ConfigError as error:
-        raise ConfigError([f"benchmark={name}: {problem}" for problem in error.problems]) from None
-    return config
-
-
-def _placed(config: ComponentConfig, home: Path) -> ComponentConfig:
-    """Return a benchmark with its paths from ``home`` on; one with a variable that is not set stays as it is."""
-    paths = {name: value for name, value in config.settings().items() if isinstance(value, Path)}
-    return config.model_copy(
-        update={name: value if "$" in str(value) else (home / value).resolve() for name, value in paths.items()}
-    )
-
-
-def _slip_of(model: type[BaseModel], where: str, detail: Any) -> str:
-    key = ".".join(str(step) for step in detail["loc"])
-    if detail["type"] == "missing":
-        about = model.model_fields[key].description if key in model.model_fields else ""
-        return f"{where}: {key}: missing; give {key}={'FOLDER' if key == 'folder' else 'VALUE'}: {about}"
-    if detail["type"] == "extra_forbidden":
-        known = [name for name in model.model_fields if name != "kind"]
-        return f"{where}: {key}: unknown key{nearest(key, known) or '; it has ' + ', '.join(known)}"
-    return f"{where}: {key}={detail['input']}: {slip(detail['type'], detail.get('ctx', {}), detail)}"

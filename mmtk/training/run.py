@@ -19,9 +19,10 @@ from mmtk.fields import Grid
 from mmtk.learned import LearnedMethod, Model, Weights
 from mmtk.training.config import TrainConfig
 from mmtk.training.data import SyntheticPairs
-from mmtk.training.engine import Plan, Progress, Watch, ignore, silent, train
+from mmtk.training.engine import train
 from mmtk.training.files import FilePairs, training_grid
 from mmtk.training.listing import list_pairs
+from mmtk.training.plan import Plan, Progress, Watch, ignore, silent
 
 __all__ = ["TrainingSet", "prepare_data", "run", "untrained"]
 

@@ -27,7 +27,8 @@ import mmtk
 from mmtk.errors import ConfigError
 from mmtk.learned.weights import find_weights
 from mmtk.segmenters.weights import SegmenterWeights
-from mmtk.training.engine import Plan, Progress, Watch, ignore, silent, train
+from mmtk.training.engine import train
+from mmtk.training.plan import Plan, Progress, Watch, ignore, silent
 from mmtk_kd.data import MODALITIES, Augment, BratsHeads, Heads, Patches, SyntheticHeads, list_brats
 from mmtk_kd.losses import (
     Adversarial,

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mmtk.cli.progress import StepNumbers, epoch_line, training_display
-from mmtk.training.engine import Status
+from mmtk.training.plan import Status
 
 
 def status(**changed: Any) -> Status:

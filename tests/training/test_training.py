@@ -20,7 +20,8 @@ from mmtk.fields import Grid, warp
 from mmtk.learned import Model
 from mmtk.similarity import SquaredDifference
 from mmtk.training.data import EpochSampler, SyntheticPairs, as_batch
-from mmtk.training.engine import Plan, Status, train
+from mmtk.training.engine import train
+from mmtk.training.plan import Plan, Status
 from mmtk_metamorph.networks import MetaMorphR
 
 GRID = Grid((20, 20), (2.0, 2.0))

@@ -27,7 +27,8 @@ from mmtk.plugins import installed
 from mmtk.samples import c_shapes
 from mmtk.similarity import SquaredDifference
 from mmtk.training.data import as_batch
-from mmtk.training.engine import Plan, train
+from mmtk.training.engine import train
+from mmtk.training.plan import Plan
 
 Item = dict[str, Tensor]
 
