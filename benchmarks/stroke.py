@@ -1,12 +1,13 @@
 """A frequency atlas of stroke lesions placed in healthy brains: does it give back the frequency that was put in?
 
+    python -m benchmarks.atlas  --data ../shared/data --scratch DIR
     python -m benchmarks.stroke --data ../shared/data --scratch DIR
 
-Thirteen lesions of patients, twelve of which lie in MNI space, the other one brought there by an affine placement of its
-patient's T2. Each is carried into another brain of ``brains_2mm``, through the registration of that brain, healthy, to
-the MNI template at 2 mm, and painted into its T1: dark, or for every fourth case bright, with a soft edge and noise,
-seeded. What is known is where each lesion lies in the template before it is carried. Then, as a user would: `mmtk cohort
-run`, `mmtk atlas build`. The row joins ``results/atlas.jsonl``.
+Thirteen lesions of patients, twelve of which lie in MNI space, the other one brought there by an affine placement of
+its patient's T2. They go on to the template of 24 brains through a registration of the MNI template, and from there each
+into another of these brains, through that brain's own registration, and are painted into its T1: dark, or every fourth
+bright, with a soft edge and noise, seeded. What is known is where each lesion lies in the template. Then, as a user
+would: `mmtk cohort run` of the painted brains, `mmtk atlas build`. The row joins ``results/atlas.jsonl``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import store
-from benchmarks.atlas import prepare
+from benchmarks.atlas import SETTINGS
 from benchmarks.measure import environment
 from mmtk.io import Volume, read_image, write_image
 from mmtk.transforms import load_transform, resample
@@ -31,8 +32,6 @@ __all__ = ["halved", "painted"]
 
 #: Every so manieth lesion is bright, as if it had bled.
 BRIGHT_EVERY = 4
-#: Settings of the registrations, with and without lesions.
-SETTINGS = ("method=metamorphosis", "levels=8,4", "iterations=6,6")
 
 
 def halved(image: Volume) -> Volume:
@@ -65,21 +64,27 @@ def painted(brain: np.ndarray, lesion: np.ndarray, *, bright: bool, seed: int) -
     return np.where(brain > 0, np.maximum((1 - share) * brain + share * texture, 0), 0)
 
 
-def known(data: Path, scratch: Path, template: Path) -> dict[str, np.ndarray]:
+def known(data: Path, template: Path) -> dict[str, np.ndarray]:
     """Return the lesions on the template's grid, inside its brain."""
     import mmtk
+    from mmtk.atlas.sharpness import content
+    from mmtk.transforms import Transform
 
     grid = read_image(template, name="template")
+    mni = halved(read_image(data / "template" / "mni152_09a_t1.nii.gz", name="moving"))
+    told = {key: tuple(map(float, value.split(","))) for key, value in (w.split("=") for w in SETTINGS[1:])}
+    told["iterations"] = tuple(map(int, told["iterations"]))
+    onto = mmtk.register(moving=mni, fixed=grid, method="metamorphosis", **told).transform
+    files = {f.name.split("_")[2].split(".")[0]: (f, Transform(())) for f in (data / "stroke").glob("soop_*")}
+    scan = data / "stroke" / "stroke_01_t2.nii.gz"
+    placed = mmtk.register(moving=scan, fixed=mni, method="identity", init="affine").transform
+    files["stroke01"] = (data / "stroke" / "stroke_01_lesion.nii.gz", placed)
+    inside = content(grid.data)
     found = {}
-    for file in sorted((data / "stroke").glob("soop_lesion_*.nii.gz")):
-        mask = resample(file, mmtk.Transform(()), grid, interpolation="linear", antialias=True).data
-        found[file.name.split("_")[2].split(".")[0]] = (mask > 0.5) & (grid.data > 0)
-    placed = mmtk.register(
-        moving=data / "stroke" / "stroke_01_t2.nii.gz", fixed=template, method="identity", init="affine"
-    )
-    mask = resample(data / "stroke" / "stroke_01_lesion.nii.gz", placed.transform, grid, antialias=True).data
-    found["stroke01"] = (mask > 0.5) & (grid.data > 0)
-    np.savez_compressed(scratch / "known.npz", **found)
+    for name, (file, to_mni) in sorted(files.items()):
+        there = resample(file, to_mni, mni, antialias=True).data
+        mask = resample(Volume(there, mni.affine, name="mask"), onto, grid).data
+        found[name] = (mask > 0.5) & inside
     return found
 
 
@@ -88,30 +93,25 @@ def command(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "mmtk", *words], check=True, env=environment(1))
 
 
-def make(data: Path, scratch: Path) -> Path:
-    """Make template, brains with lesions and their table, and return the table."""
-    template = scratch / "mni_2mm.nii.gz"
-    if not template.is_file():
-        whole = halved(read_image(data / "template" / "mni152_09a_t1.nii.gz", name="template"))
-        write_image(template, whole.data, whole)
-    lesions = known(data, scratch, template)
-    rows = prepare(data, scratch).read_text().splitlines()[1 : len(lesions) + 1]
-    healthy = scratch / "healthy.csv"
-    healthy.write_text("\n".join(["case,moving", *rows]) + "\n")
-    command("cohort", "run", str(healthy), *SETTINGS, f"template={template}", "--out", str(scratch / "healthy"))
+def make(scratch: Path, lesions: dict[str, np.ndarray], template: Path, healthy: Path) -> Path:
+    """Paint each lesion into another brain, and return the table of them.
+
+    Args:
+        lesions: On the grid of ``template``.
+        healthy: Folders of the runs that registered the brains to it.
+    """
+    brains = [row.split(",") for row in (scratch / "brains.csv").read_text().splitlines()[1:]]
     folder = scratch / "painted"
     folder.mkdir(exist_ok=True)
+    grid = read_image(template, name="template")
     lines = ["case,moving,mask,side,kind,volume_ml"]
-    for number, (row, (name, lesion)) in enumerate(zip(rows, lesions.items(), strict=True)):
-        case, path = row.split(",")
-        brain, grid = read_image(Path(path), name="moving"), read_image(template, name="template")
+    for number, ((name, lesion), (case, path)) in enumerate(zip(lesions.items(), brains, strict=False)):
+        brain = read_image(Path(path), name="moving")
         there = Volume(lesion.astype(np.float32), grid.affine, name="mask")
-        through = load_transform(scratch / "healthy" / "cases" / case)
-        mask = resample(there, through, brain, space="fixed").data
+        mask = resample(there, load_transform(healthy / case), brain, space="fixed").data
         mask = (mask > 0.5) & (brain.data > 0)
         bright = number % BRIGHT_EVERY == BRIGHT_EVERY - 1
-        scan = painted(brain.data, mask, bright=bright, seed=number)
-        write_image(folder / f"{name}.nii.gz", scan, brain)
+        write_image(folder / f"{name}.nii.gz", painted(brain.data, mask, bright=bright, seed=number), brain)
         write_image(folder / f"{name}_mask.nii.gz", mask, brain, np.uint8)
         volume = lesion.sum() * float(np.prod(grid.spacing)) / 1000
         lines.append(
@@ -124,9 +124,9 @@ def make(data: Path, scratch: Path) -> Path:
 
 
 def _side(lesion: np.ndarray, grid: Volume) -> str:
-    """Return on which side of the template most of a lesion is."""
-    middle = np.argwhere(lesion).mean(axis=0)
-    return "right" if grid.affine[0, :3] @ middle + grid.affine[0, 3] > 0 else "left"
+    """Return on which side of the template's brain most of a lesion is."""
+    middle, brain = np.argwhere(lesion).mean(axis=0), np.argwhere(grid.data > 0.1).mean(axis=0)
+    return "right" if grid.affine[0, :3] @ (middle - brain) > 0 else "left"
 
 
 def main() -> None:
@@ -136,16 +136,18 @@ def main() -> None:
     asked = parser.parse_args()
     scratch, data = asked.scratch.resolve(), asked.data.resolve()
     scratch.mkdir(parents=True, exist_ok=True)
-    table = make(data, scratch)
+    home = scratch / "template" / "rounds"
+    last = sum(path.is_dir() for path in home.iterdir()) - 1
+    template = home / str(last - 1) / "template.nii.gz"
+    lesions = known(data, template)
+    table = make(scratch, lesions, template, home / str(last) / "cohort" / "cases")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cohort, out = scratch / "cohort", scratch / "atlas"
-    words = [*SETTINGS, f"template={scratch / 'mni_2mm.nii.gz'}"]
-    command("cohort", "run", str(table), *words, "--out", str(cohort))
+    cohort, out = scratch / "stroke", scratch / "stroke_atlas"
+    command("cohort", "run", str(table), *SETTINGS, f"template={template}", "--out", str(cohort))
     command("atlas", "build", str(cohort), "by=side", "--out", str(out))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     account = json.loads((out / "atlas.json").read_text())
-    with np.load(scratch / "known.npz") as kept:
-        truth = np.mean([kept[name] for name in account["cases"]], axis=0)
+    truth = np.mean([lesions[name] for name in account["cases"]], axis=0)
     found = read_image(out / "probability.nii.gz", name="probability").data
     ever = (truth > 0) | (found > 0)
     row = {
