@@ -285,7 +285,7 @@ class Measuring:
 
         from mmtk.metrics import landmark_errors
         from mmtk.transforms import load_transform
-        from mmtk.transforms.apply import carry_points
+        from mmtk.transforms.apply import carry_points, flat
 
         moving, fixed = paired(self.request.points["landmarks"], self.request.points["fixed_landmarks"])
         found = moving
@@ -294,6 +294,8 @@ class Measuring:
             transform = load_transform(places[0], *places[1:])
             found, notes = carry_points(moving, transform, to=fixed.space)
             self.notes += [*transform.notes, *notes]
+            if found.dim < fixed.dim:  # a table may give the points of a plane their z, which is 0
+                moving, fixed = flat(moving), flat(fixed)
         elif moving.space != fixed.space:
             self.notes.append("No transform= was given: the landmarks are taken to be carried already.")
         errors = landmark_errors(*(torch.from_numpy(p.places) for p in (found, fixed, moving)))

@@ -124,9 +124,18 @@ METRICS = {
     "endpoint_error_inside_mm": ("error inside the lesion, mm", "mean distance to the true displacement"),
     "landmark_error_median_mm": ("median landmark error, mm", "distance of carried landmarks to their twins"),
     "landmark_error_mean_mm": ("mean landmark error, mm", "distance of carried landmarks to their twins"),
-    "landmark_error_x_mm": ("landmark error left to right, mm", "mean of its size"),
-    "landmark_error_y_mm": ("landmark error back to front, mm", "mean of its size"),
-    "landmark_error_z_mm": ("landmark error feet to head, mm", "mean of its size"),
+    "landmark_error_x_mm": (
+        "landmark error along x, mm",
+        "mean of its size; x runs from left to right, in 2-D along the image's own axis",
+    ),
+    "landmark_error_y_mm": (
+        "landmark error along y, mm",
+        "mean of its size; y runs from back to front, in 2-D along the image's own axis",
+    ),
+    "landmark_error_z_mm": (
+        "landmark error along z, mm",
+        "mean of its size; z runs from feet to head, in 2-D along the image's own axis",
+    ),
     "landmark_error_max_mm": ("largest landmark error, mm", "distance of the worst landmark to its twin"),
     "landmarks": ("landmarks compared", "in both files"),
     "seconds": ("time, s", "from reading to writing"),

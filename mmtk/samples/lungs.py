@@ -259,10 +259,9 @@ def one_breath(options: LungsOptions, index: int) -> Sample:
     h = np.full((dim, *[1] * dim), spacing)
     displacement = (there / h).astype(np.float32)
     affine = np.diag([spacing, spacing, spacing, 1.0])
-    if dim == 2:  # the second axis of the slice runs upward
-        affine = np.array([[spacing, 0, 0, 0], [0, 0, spacing, 0], [0, spacing, 0, 0], [0, 0, 0, 1.0]])
-    origin = [-EXTENT[0] / 2, -EXTENT[1] / 2, -EXTENT[2] / 2]
-    affine[:3, 3] = origin if dim == 3 else [origin[0], 0.0, origin[2]]
+    # A slice has a plane of its own, as any image of two axes: its points lie in z = 0, and y runs upward.
+    axis = (0, 1, 2) if dim == 3 else (0, 2)
+    affine[:dim, 3] = [-EXTENT[a] / 2 for a in axis]
     moved = psi(marks) if marks.size else marks
     nothing = np.zeros(points.shape[1:], bool)
     return Sample(

@@ -28,7 +28,7 @@ from mmtk.transforms.load import Spaces, load_transform, spaces_of
 from mmtk.transforms.resampling import REORIENTATIONS, check_options, resample
 from mmtk.transforms.transform import Transform
 
-__all__ = ["KEYS", "Applied", "apply", "carry_points"]
+__all__ = ["KEYS", "Applied", "apply", "carry_points", "flat"]
 
 #: What each key means; the first words of the help.
 KEYS = {
@@ -111,7 +111,7 @@ def carry_points(points: Points, transform: Transform, *, to: str | None = None)
         InputError: If the points lie in another space, or have another dimension.
     """
     end = transform.other(points.space) if to is None else to
-    points = _flat(points) if (points.dim, transform.dim) == (3, 2) else points
+    points = flat(points) if (points.dim, transform.dim) == (3, 2) else points
     carried = points.moved(transform.mapping(points.space, end).points(points.places), end)
     notes = []
     known = ~np.isnan(points.places).any(axis=1)
@@ -135,7 +135,7 @@ def carry_points(points: Points, transform: Transform, *, to: str | None = None)
     return carried, tuple(notes)
 
 
-def _flat(points: Points) -> Points:
+def flat(points: Points) -> Points:
     """Return points of a plane without their z, which Slicer's files always have.
 
     Raises:

@@ -230,6 +230,22 @@ def test_landmarks_are_carried_and_paired_by_name(evaluate, shift):
     assert "robustness" not in bare.metrics["landmarks"] and "carried already" in bare.out
 
 
+def test_points_of_a_plane_may_have_a_z_of_0(evaluate):
+    """So Slicer writes them, and so do 2-D samples."""
+    plane = Volume(np.zeros((20, 24)), np.diag([2.0, 2.0, 1.0, 1.0]), name="fixed")
+    u = np.zeros((2, 20, 24), np.float32)
+    u[0] = 1.5  # voxels of 2 mm
+    write_transform("shift.h5", u, plane)
+    for name, x in (("fixed", 10.0), ("moving", 13.5)):  # 0.5 mm too far
+        with open(f"{name}.csv", "w") as file:
+            file.write(f"# space: {name}, RAS, mm\nx,y,z\n{x},12,0\n{x + 4},20,0\n")
+    words = ("landmarks=moving.csv", "fixed_landmarks=fixed.csv", "transform=shift.h5", "--json")
+    found = evaluate(*words).metrics["landmarks"]
+    assert found["landmark_error_mean_mm"] == pytest.approx(0.5, abs=1e-3)
+    assert (found["landmark_error_x_mm"], found["landmark_error_y_mm"]) == pytest.approx((0.5, 0), abs=1e-3)
+    assert "landmark_error_z_mm" not in found
+
+
 def test_landmarks_that_do_not_match_are_refused(evaluate, shift):
     with open("other.csv", "w") as file:
         file.write("name,x,y,z\na,1,1,1\nd,1,1,1\n")

@@ -44,6 +44,8 @@ def test_labels_and_landmarks_follow_it(person):
     assert fixed.shape[1] >= 5
     u = np.stack([map_coordinates(c.astype(float), fixed, order=3) for c in person.displacement])
     np.testing.assert_allclose(fixed + u, moving, atol=0.02)
+    if person.dim == 2:
+        assert all((p[:, 2] == 0).all() for p in person.landmarks), "a plane's points, as transforms take them"
     at = tuple(np.round(fixed).astype(int))
     assert (person.labels_fixed[at] > 0).mean() > 0.7
 
