@@ -126,15 +126,15 @@ METRICS = {
     "landmark_error_mean_mm": ("mean landmark error, mm", "distance of carried landmarks to their twins"),
     "landmark_error_x_mm": (
         "landmark error along x, mm",
-        "mean of its size; x runs from left to right, in 2-D along the image's own axis",
+        "mean of its size, in 3-D from left to right",
     ),
     "landmark_error_y_mm": (
         "landmark error along y, mm",
-        "mean of its size; y runs from back to front, in 2-D along the image's own axis",
+        "mean of its size, in 3-D from back to front",
     ),
     "landmark_error_z_mm": (
         "landmark error along z, mm",
-        "mean of its size; z runs from feet to head, in 2-D along the image's own axis",
+        "mean of its size, in 3-D from feet to head",
     ),
     "landmark_error_max_mm": ("largest landmark error, mm", "distance of the worst landmark to its twin"),
     "landmarks": ("landmarks compared", "in both files"),

@@ -108,7 +108,11 @@ def test_a_bundle_is_complete_and_holds_no_python(bundle):
     files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     learned = {"models/model.safetensors", "configs/train.json", "configs/multi_gpu_train.json"}
     assert not learned & files or learned <= files
-    assert files - learned - {"models/letters.safetensors", "models/template.nii.gz"} == {
+    assert files - learned - {
+        "models/letters.safetensors",
+        "models/lungs.safetensors",
+        "models/template.nii.gz",
+    } == {
         "LICENSE",
         "configs/inference.json",
         "configs/inference_cpu.json",
