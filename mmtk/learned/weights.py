@@ -83,12 +83,18 @@ class Weights:
         )
 
     def write_template(self, path: Path) -> None:
-        """Write the template where it lies in the world, for ``fixed=``; nothing where the weights know none."""
+        """Write the template where it lies in the world, for ``fixed=``; nothing where the weights know none.
+
+        Args:
+            path: Ends in ``.nii.gz``; further channels become ``NAME_channel2.nii.gz`` and so on beside it.
+        """
         if self.template is None:
             return
         import nibabel as nib
 
-        nib.save(nib.Nifti1Image(self.template[0, 0].numpy(), self.affine), path)
+        for number, channel in enumerate(self.template[0], 1):
+            name = path.name if number == 1 else path.name.replace(".nii", f"_channel{number}.nii", 1)
+            nib.save(nib.Nifti1Image(channel.numpy(), self.affine), path.with_name(name))
 
     @property
     def takes_mask(self) -> bool:

@@ -1,6 +1,6 @@
 """Pairs to train on: dictionaries of tensors, one pair an item, which any loader can batch.
 
-    moving, fixed    (C, *space)      float32
+    moving, fixed    (C, *space)      float32, a channel a modality
     mask             (1, *space)      in [0, 1]: the lesion on the moving image
     displacement     (dim, *space)    the true pull-back, voxels, where it is known and asked for
     inverse          (dim, *space)    the same the other way, from moving to fixed points
@@ -40,6 +40,8 @@ _NAMES = ("moving", "fixed", "mask", "fixed_mask", "displacement")
 _TRUTH = ("displacement", "inverse", "counterpart")
 _FIELDS = ("displacement", "inverse")
 _LABELS = ("labels", "fixed_labels")
+#: The modalities beside the first, ``(C - 1, *space)``, of samples that have any.
+_FURTHER = ("further_moving", "further_fixed")
 
 #: Samples that have no label maps: what was kept of them before there were any is complete.
 _UNLABELED = ("c_shapes",)
@@ -126,6 +128,11 @@ class SyntheticPairs(Dataset[dict[str, Tensor]]):
         arrays = self._arrays(index)
         names = ("moving", "fixed", "mask", *(_TRUTH if self.truth else ()))
         item = {name: self._reduced(name, arrays[name]) for name in names}
+        if _FURTHER[0] in arrays:
+            further = {
+                name: self._reduced(f"further_{name}", arrays[f"further_{name}"]) for name in ("moving", "fixed")
+            }
+            item |= {name: torch.cat([item[name], channels]) for name, channels in further.items()}
         if self.truth:
             present = [name for name in _LABELS if name in arrays and arrays[name].size]
             item |= {name: _fewer_labels(arrays[name], self.reduce) for name in present}
@@ -168,7 +175,7 @@ class SyntheticPairs(Dataset[dict[str, Tensor]]):
     def _reduced(self, name: str, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         if name not in _FIELDS:
-            tensor = tensor[None] / (255 if array.dtype == np.uint8 else 1)
+            tensor = (tensor if name in _FURTHER else tensor[None]) / (255 if array.dtype == np.uint8 else 1)
         if self.reduce == 1:
             return tensor
         pool = F.avg_pool2d if tensor.ndim == 3 else F.avg_pool3d
@@ -201,7 +208,12 @@ def _kept(sample: Sample) -> dict[str, np.ndarray]:
     def in_bytes(image: np.ndarray) -> np.ndarray:
         return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
+    channels = list(sample.channels.values())
+    further = {
+        name: in_bytes(np.stack(scans)) for name, scans in zip(_FURTHER, zip(*channels, strict=True), strict=False)
+    }
     return {
+        **further,
         "moving": in_bytes(sample.moving),
         "fixed": in_bytes(sample.fixed),
         "mask": sample.mask.astype(bool),

@@ -113,6 +113,8 @@ class FilePairs(Dataset[dict[str, Tensor]]):
     def _digest(self, files: PairFiles) -> str:
         names = ("moving", "fixed", "mask", *(_LABELS if self.labels else ()))
         named = {name: getattr(files, name) for name in names}
+        for number, path in enumerate((*files.more_moving, *files.more_fixed)):
+            named[f"further {number}"] = path
         facts = {
             "files": {name: path and io.sha256(path) for name, path in named.items()},
             "settings": {name: str(value) for name, value in self.settings.items()},
@@ -122,7 +124,14 @@ class FilePairs(Dataset[dict[str, Tensor]]):
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
     def _prepared(self, files: PairFiles, index: int) -> dict[str, Tensor]:
-        known = prepare(moving=files.moving, fixed=files.fixed, mask=files.mask, **self.settings)
+        known = prepare(
+            moving=files.moving,
+            fixed=files.fixed,
+            mask=files.mask,
+            more_moving=files.more_moving,
+            more_fixed=files.more_fixed,
+            **self.settings,
+        )
         item = {**_on_grid(known, self.frame), "index": torch.tensor(index)}
         return {**item, **_labels_on_grid(known, files, self.frame)} if self.labels else item
 

@@ -92,6 +92,28 @@ def untrained(config: TrainConfig, grid: Grid, seed: int) -> tuple[Model, dict[s
     return method.make(grid, {**method.settings, "half": method.narrow}), dict(method.settings)
 
 
+def for_channels(config: TrainConfig, count: int) -> TrainConfig:
+    """Return the description with a network of as many channels as the pairs have.
+
+    Raises:
+        ConfigError: The method takes no such pairs, or was asked for with another number.
+    """
+    method = config.method
+    known = int(getattr(method, "channels", 1))
+    if known == count:
+        return config
+    if known != 1:
+        raise ConfigError(
+            f"channels={known}: the pairs have {count}; leave it out, or give pairs that have as many"
+        )
+    if "channels" not in type(method).model_fields:
+        raise ConfigError(
+            f"data={config.data}: the pairs have {count} modalities, but {method.kind} takes one; give pairs of one, or "
+            f"another method"
+        )
+    return config.model_copy(update={"method": method.model_copy(update={"channels": count})})
+
+
 def run(
     config: TrainConfig,
     out: Path,
@@ -110,6 +132,7 @@ def run(
         ConfigError: If the data cannot be had, or the run to be resumed was another one.
     """
     data = prepare_data(config, seed)
+    config = for_channels(config, len(data.training[0]["moving"]))
     model, settings = untrained(config, data.grid, seed)
     if model.one_template and config.augment != "none":
         raise ConfigError(
