@@ -181,8 +181,8 @@ class Round:
         fixed = read_image(self.fixed, name="template")
         dim, cases, space = fixed.dim, len(sums.cases), self.space()
         old, _ = self._last()
-        # Where no case counts, as under a lesion that all have, the image of before stands.
-        average = np.where(sums.weight > 0, sums.mean, 0.0 if old is None else old)
+        # Where no case counts, as under a lesion that all have, the image of before stands, or what surrounds it.
+        average = np.where(sums.weight > 0, sums.mean, _surrounded(sums) if old is None else old)
         velocity = space.velocity(sums.white / cases)
         u = space.displacement(-velocity).float()
         shrink = mean_stretch(sums.stretch / cases, _centroid(average, fixed), back=True)
@@ -222,6 +222,16 @@ class Round:
             return None, None
         mean, spread = (load(self.before.home / f"{name}.nii.gz", name=name).data for name in ("mean", "spread"))
         return mean, spread
+
+
+def _surrounded(sums: RunningSums) -> np.ndarray:
+    """Return the mean, and where no case counts what its surroundings tell."""
+    import torch
+
+    from mmtk.fields import filled
+
+    mean, hidden = (torch.from_numpy(part)[None, None] for part in (sums.mean, (sums.weight == 0).astype(float)))
+    return np.asarray(filled(mean, hidden)[0, 0])
 
 
 def _centroid(image: np.ndarray, like: Volume) -> np.ndarray:

@@ -14,10 +14,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from made_shapes import make_shapes
+from made_shapes import LESION, make_shapes
 from small_cohort import here
 from typer.testing import CliRunner
 
+from mmtk.atlas.rounds import Round
 from mmtk.atlas.settings import ModesConfig, TemplateConfig, split_template_config
 from mmtk.atlas.template import Template, build_template, plan_template
 from mmtk.atlas.variation import find_modes
@@ -101,6 +102,21 @@ def test_the_lesion_does_not_smear_into_the_template(made):
     highest = np.max([one / np.percentile(one[one > 15], 99.5) for one in others], axis=0)
     assert (mean[carried] < highest[carried] + 0.05).all()
     assert mean.max() < 1.2
+
+
+def test_where_all_have_a_lesion_the_template_shows_what_surrounds_it(made, tmp_path):
+    shutil.copytree(made.out / "rounds/0", tmp_path / "0")
+    with np.load(tmp_path / "0/sums.npz") as kept:
+        sums = dict(kept)
+    for name in ("weight", "first", "second"):
+        sums[name][LESION] = 0
+    np.savez(tmp_path / "0/sums.npz", **sums)
+    start = Path(json.loads((made.out / "rounds/0/round.json").read_text())["registered_to"])
+    one = Round(0, tmp_path / "0", start, None, 4.0, 8.0, 0.5)
+    one.finish(one.sums(), {})
+    before, after = (image(folder / "mean.nii.gz") for folder in (made.out / "rounds/0", tmp_path / "0"))
+    edge = [slice(part.start - 2, part.stop + 2) for part in LESION]
+    assert after[LESION].min() > 0.8 * before[tuple(edge)].min() > 0
 
 
 def test_images_and_labels_go_through_the_chain_that_is_left(made):
