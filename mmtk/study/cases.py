@@ -6,6 +6,7 @@ Four sources give them. A folder holds a folder for each case, with the names th
     mask  fixed_mask                    lesions (beside a truth, ``fixed_mask`` is part of it and not given to a method)
     labels_moving  labels_fixed         label maps
     landmarks_moving  landmarks_fixed   points: .csv, .fcsv or .mrk.json
+    moving_t1ce  fixed_t1ce             the pair in a further modality (t1, t1ce, t2, flair), for methods that ask for it
     truth.npz                           the true deformation, as ``mmtk sample`` writes it
 
 A ``.csv`` has a row a case and these names as columns, paths from its own folder. A benchmark makes its cases, or knows
@@ -18,12 +19,13 @@ import csv
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mmtk.config import nearest
 from mmtk.errors import ConfigError
+from mmtk.modalities import KNOWN
 
 __all__ = ["COLUMNS", "IMAGES", "Case", "check_cases", "from_csv", "from_folder"]
 
@@ -61,6 +63,7 @@ class Case:
         group: What sets it apart from other cases of the study, such as the kind of its lesion; tables are made of each
             group, too.
         known: What a user may know of it, as settings of a method: ``lesion: grew``; for methods that are told.
+        channels: Moving and fixed image of further modalities, by name.
         measured: The benchmark that measures more of a run on it, as a study's file would say it.
     """
 
@@ -78,11 +81,12 @@ class Case:
     group: str = ""
     known: Mapping[str, str] | None = None
     measured: Mapping[str, Any] | None = None
+    channels: Mapping[str, tuple[Path, Path]] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, Path]:
         """What there is, by field."""
-        every = ((field.name, getattr(self, field.name)) for field in fields(self))
+        every = ((one.name, getattr(self, one.name)) for one in fields(self))
         return {name: value for name, value in every if isinstance(value, Path)}
 
 
@@ -106,20 +110,21 @@ def from_folder(folder: Path) -> list[Case]:
 
 def one_folder(folder: Path, name: str | None = None) -> Case | None:
     """Return the case that a folder holds, or None where moving or fixed image is not there."""
-    there: dict[str, Path] = {}
-    for stem, field in COLUMNS.items():
-        if field == "truth":
-            continue
+
+    def named(stem: str) -> Path | None:
         ends = POINT_ENDS if "landmarks" in stem else IMAGE_ENDS
-        path = next((path for end in ends if (path := folder / f"{stem}{end}").is_file()), None)
-        if path is not None:
-            there[field] = path
+        return next((path for end in ends if (path := folder / f"{stem}{end}").is_file()), None)
+
+    found = {role: named(stem) for stem, role in COLUMNS.items() if role != "truth"}
+    there = {role: path for role, path in found.items() if path is not None}
     if "moving" not in there or "fixed" not in there:
         return None
     if (folder / TRUTH_FILE).is_file():
         there["truth"] = folder
         there.pop("fixed_mask", None)  # where the lesion truly lies is not for the method to know
-    return Case(name or folder.name, **there)  # type: ignore[arg-type]
+    both = {name: (named(f"moving_{name}"), named(f"fixed_{name}")) for name in KNOWN}
+    channels = {name: (ours, theirs) for name, (ours, theirs) in both.items() if ours and theirs}
+    return Case(name or folder.name, **there, channels=channels)  # type: ignore[arg-type]
 
 
 def from_csv(table: Path) -> list[Case]:
@@ -136,7 +141,8 @@ def from_csv(table: Path) -> list[Case]:
         rows = [
             {(k or "").strip(): (v or "").strip() for k, v in row.items() if isinstance(v, str)} for row in reader
         ]
-    known = {**COLUMNS, **{field: field for field in COLUMNS.values()}, "case": "case"}
+    further = {f"{side}_{name}": f"{side}_{name}" for name in KNOWN for side in ("moving", "fixed")}
+    known = {**COLUMNS, **{role: role for role in COLUMNS.values()}, **further, "case": "case"}
     problems = [
         f"cases={table}: unknown column '{column}'{nearest(column, known) or '; there are ' + ', '.join(known)}"
         for column in columns
@@ -158,12 +164,21 @@ def from_csv(table: Path) -> list[Case]:
                 problems.append(f"cases={table}: line {number}: {column}: there is no file '{path}'")
             there[known[column]] = path
         problems += [
-            f"cases={table}: line {number}: {field} is empty"
-            for field in ("moving", "fixed")
-            if field in columns and field not in there
+            f"cases={table}: line {number}: {role} is empty"
+            for role in ("moving", "fixed")
+            if role in columns and role not in there
         ]
+        channels = {}
+        for name in KNOWN:
+            pair = [there.pop(f"{side}_{name}", None) for side in ("moving", "fixed")]
+            if pair[0] and pair[1]:
+                channels[name] = (pair[0], pair[1])
+            elif any(pair):
+                problems.append(
+                    f"cases={table}: line {number}: {name} is there for one image alone; give both or none"
+                )
         if "moving" in there and "fixed" in there:
-            cases.append(Case(row.get("case") or f"{number - 2:03d}", **there))  # type: ignore[arg-type]
+            cases.append(Case(row.get("case") or f"{number - 2:03d}", **there, channels=channels))  # type: ignore[arg-type]
     if problems:
         raise ConfigError(problems)
     return cases
@@ -199,9 +214,14 @@ def _probed(case: Case) -> tuple[list[str], tuple[int, int]]:
     problems: list[str] = []
     sizes: dict[str, int] = {}
     dims: dict[str, int] = {}
-    for name, path in case.files.items():
+    scans = {
+        f"{side} ({m})": path
+        for m, pair in case.channels.items()
+        for side, path in zip(("moving", "fixed"), pair, strict=True)
+    }
+    for name, path in {**case.files, **scans}.items():
         try:
-            if name in IMAGES:
+            if name in IMAGES or name in scans:
                 header = probe_image(path, name=name)
                 dims[name], sizes[name] = header.dim, math.prod(header.shape)
             elif "landmarks" in name:

@@ -216,6 +216,11 @@ class BratsReg(Benchmark):
             fixed_mask=beside(before, self.modality, "seg", ENDS),
             landmarks=beside(after, self.modality, "landmarks", (".csv",)),
             fixed_landmarks=beside(before, self.modality, "landmarks", (".csv",)),
+            channels={
+                name: (found[FOLLOW_UP], found[BASELINE])
+                for name in modalities_of(patient)
+                if name != self.modality and len(found := scans_of(patient, name)) == 2
+            },
         )
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmtk.config import LearnedConfig, Recipe
+from mmtk.config import LearnedConfig, Recipe, nearest
 from mmtk.errors import ConfigError, MmtkError
+from mmtk.modalities import KNOWN
 from mmtk.plugins import Catalogue
 from mmtk.settings import Setting, mapping, read_settings, resolve
 from mmtk.study.oracle import ORACLE
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "read_entries", "words_of"]
 
 #: Keys of a method's mapping that are not settings of it.
-OWN = ("name", "method", "kind", "bundle", "masked", "told")
+OWN = ("name", "method", "kind", "bundle", "masked", "told", "modalities")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Entry:
         masked: Whether it is given the lesions' masks. Where a study says ``masked: true``, a method that can leaves the
             lesion out of its cost, too (cost-function masking).
         told: Whether it is told what is known of each case, such as whether the lesion grew.
+        modalities: Further ones of each case that it is given beside the leading one.
         missing: Why it cannot run here: a library that is not installed, and how to get it; empty if it can.
     """
 
@@ -43,6 +45,7 @@ class Entry:
     masked: bool = True
     told: bool = False
     missing: str = ""
+    modalities: tuple[str, ...] = ()
 
     def data(self) -> dict[str, Any]:
         """The entry as a study's file may hold it, nothing left to defaults."""
@@ -52,7 +55,12 @@ class Entry:
         method = self.recipe.method.model_dump(mode="json", exclude_unset=learned)
         method["kind"] = self.recipe.method.kind
         settings = {key: value for key, value in settings.items() if value is not None}
-        said = {**({} if self.masked else {"masked": False}), **({"told": True} if self.told else {})}
+        said: dict[str, Any] = {
+            **({} if self.masked else {"masked": False}),
+            **({"told": True} if self.told else {}),
+        }
+        if self.modalities:
+            said["modalities"] = list(self.modalities)
         return {"name": self.label, "method": method, **said, **settings}
 
 
@@ -140,7 +148,16 @@ def _entry(label: str, said: dict[str, Any], catalogue: Catalogue) -> Entry:
         recipe = resolve([*settings, Setting("method.masked", True)], base, catalogue, Recipe)
     if knows and "lesion" not in type(recipe.method).model_fields:
         raise ConfigError(f"told: {recipe.method.kind} has no setting `lesion`; leave `told` out")
-    return Entry(label, recipe, masked, knows, recipe.method.missing())
+    return Entry(label, recipe, masked, knows, recipe.method.missing(), _modalities(said.get("modalities")))
+
+
+def _modalities(given: Any) -> tuple[str, ...]:
+    """Return the further modalities of an entry: ``flair,t2`` or a list."""
+    names = items(given) if isinstance(given, str) else list(given or ())
+    for name in names:
+        if name not in KNOWN:
+            raise ConfigError(f"modalities={name}: must be some of {', '.join(KNOWN)}{nearest(str(name), KNOWN)}")
+    return tuple(dict.fromkeys(names))
 
 
 def _flag(said: Mapping[str, Any], key: str, usual: bool) -> bool:

@@ -153,6 +153,15 @@ def carry_out(
 
 
 def _jobs(study: Study, cases: Sequence[Case], out: Path) -> list[Job]:
+    lacking = [
+        f"case {case.name}: has no {name}, which {entry.label} asks for; it has {', '.join(case.channels) or 'no more'}"
+        for case in cases
+        for entry in study.present
+        for name in entry.modalities
+        if name not in case.channels
+    ]
+    if lacking:
+        raise ConfigError(lacking)
     digests: dict[Path, str] = {}
     jobs = []
     for case in cases:
@@ -165,7 +174,7 @@ def _jobs(study: Study, cases: Sequence[Case], out: Path) -> list[Job]:
                         seed,
                         out / "runs" / entry.label / f"{case.name}_seed{seed}",
                         _key(study, case, entry, seed, digests),
-                        run_memory(*case.voxels),
+                        (1 + len(entry.modalities)) * run_memory(*case.voxels),
                     )
                 )
     return jobs
@@ -173,7 +182,8 @@ def _jobs(study: Study, cases: Sequence[Case], out: Path) -> list[Job]:
 
 def _key(study: Study, case: Case, entry: Entry, seed: int, digests: dict[Path, str]) -> str:
     files = {}
-    for name, path in {**case.files, **weights_of(entry.recipe)}.items():
+    scans = {f"{side}_{m}": case.channels[m][side] for m in entry.modalities for side in (0, 1)}
+    for name, path in {**case.files, **scans, **weights_of(entry.recipe)}.items():
         file = path / "truth.npz" if path.is_dir() else path
         if file not in digests:
             digests[file] = sha256(file)
@@ -305,6 +315,8 @@ def _environment(study: Study) -> dict[str, str]:
 def _spec(study: Study, job: Job) -> dict[str, Any]:
     case, entry = job.case, job.entry
     images = {name: str(path) for name, path in case.files.items() if name in RunConfig.model_fields}
+    for side, name in enumerate(("moving", "fixed")) if entry.modalities else ():
+        images[name] = ",".join([images[name], *(str(case.channels[m][side]) for m in entry.modalities)])
     if not entry.masked:
         images.pop("mask", None)
         images.pop("fixed_mask", None)
@@ -312,7 +324,9 @@ def _spec(study: Study, job: Job) -> dict[str, Any]:
     truth = {} if case.truth is None or beside else {"truth": str(case.truth)}
     points = {name: str(case.files[name]) for name in ("landmarks", "fixed_landmarks") if name in case.files}
     labels = {"fixed_labels": str(case.fixed_labels)} if case.fixed_labels else {}
-    recipe = {key: value for key, value in entry.data().items() if key not in ("name", "masked", "told")}
+    recipe = {
+        key: value for key, value in entry.data().items() if key not in ("name", "masked", "told", "modalities")
+    }
     if entry.told:
         recipe["method"] = {**recipe["method"], **(case.known or {})}
     if recipe["method"]["kind"] == ORACLE and case.truth is not None:
