@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks import (
     atlas,
+    cohorts,
     distillation,
     hearts,
     learned,
@@ -102,6 +103,7 @@ def render(results: Path = store.RESULTS) -> str:
     parts += ["## Hearts: codes of deformations\n", hearts.render(results)]
     parts += ["## Linear + deformable, and the untrained prior\n", three.render(results)]
     parts += ["## Several modalities at once\n", multimodal.render(results)]
+    parts += ["## A cohort of tumor brains\n", cohorts.render(results)]
     parts += ["## A template of 24 brains\n", atlas.render(results)]
     parts += ["## Weights that come with mmtk\n", shipped.render(results)]
     parts += ["## Masks that nobody drew\n", masks.render(results)]

@@ -121,7 +121,7 @@ class SamplesConfig(ComponentConfig):
 
     target = "mmtk.study.benchmarks:Samples"
     kind: Literal["samples"] = "samples"
-    sample: Literal["c_shapes", "tumor_brain", "brains"] = Field(
+    sample: Literal["c_shapes", "tumor_brain", "brains", "lungs"] = Field(
         default="c_shapes", description="which, as `mmtk sample NAME` makes them"
     )
     count: int = Field(default=10, ge=1, description="how many cases")
