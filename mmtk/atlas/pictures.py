@@ -80,27 +80,14 @@ def describe(shown: Sequence[Map], scene: Scene | None, upper: str) -> dict[str,
             "scale": (one.least, one.most), "bar": one.colors, "ends": (f"{one.least:.2g}", f"{one.most:.2g}"),
             "outlines": [{"store": one.outline, "color": OUTLINE}] if one.outline in stores else [],
         })  # fmt: skip
-    volumes: dict[str, Any] = {}
-    if scene is not None:
-        volumes = {
-            "spacing": scene.spacing,
-            "center": scene.start,
-            "affine": scene.affine.tolist(),
-            "located": scene.located,
-            "fieldSpacing": scene.field_spacing,
-        }
     return {
         "layers": layers,
         "lower": "template",
         "upper": upper,
-        "stores": [
-            {"name": s.name, "onto": s.onto, "lowest": s.lowest, "step": s.step, "shape": s.shape}
-            for s in stores.values()
-        ],
         "values": [{"store": one.name, "title": one.title} for one in shown if one.name in stores],
         "colors": {"gray": GRAY, "heat": HEAT, "signed": SIGNED},
         "gridStep": 1.0,
-        **volumes,
+        **({"stores": []} if scene is None else scene.described()),
     }
 
 

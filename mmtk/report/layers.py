@@ -56,27 +56,14 @@ def describe(found: Findings, panels: Sequence[Panel], scene: Scene | None) -> d
     if "lesion" in stores:
         layers.append(_mask(panels, stores))
     names = [layer["name"] for layer in layers]
-    volumes: dict[str, Any] = {}
-    if scene is not None:
-        volumes = {
-            "spacing": scene.spacing,
-            "center": scene.start,
-            "affine": scene.affine.tolist(),
-            "located": scene.located,
-            "fieldSpacing": scene.field_spacing,
-        }
     return {
         "layers": layers,
         "lower": "fixed" if "fixed" in names else "deformed" if "deformed" in names else names[0],
         "upper": "warped",
-        "stores": [
-            {"name": s.name, "onto": s.onto, "lowest": s.lowest, "step": s.step, "shape": s.shape}
-            for s in stores.values()
-        ],
         "values": [{"store": name, "title": title} for name, title in VALUES.items() if name in stores],
         "colors": {"gray": GRAY, "signed": SIGNED, "mask": MASK},
         "gridStep": max((picture.lines for panel in panels for picture in panel.pictures), default=0.0),
-        **volumes,
+        **({"stores": []} if scene is None else scene.described()),
     }
 
 

@@ -139,6 +139,20 @@ class Scene:
         x, y, z = (n * h for n, h in zip(self.stores["deformed"].shape, self.spacing, strict=True))
         return round((2 * x + y) / max(y, z), 4)
 
+    def described(self) -> dict[str, Any]:
+        """Return what the page's script reads of it; the volumes themselves stand beside it."""
+        return {
+            "stores": [
+                {"name": s.name, "onto": s.onto, "lowest": s.lowest, "step": s.step, "shape": s.shape}
+                for s in self.stores.values()
+            ],
+            "spacing": self.spacing,
+            "center": self.start,
+            "affine": self.affine.tolist(),
+            "located": self.located,
+            "fieldSpacing": self.field_spacing,
+        }
+
 
 def make_scene(found: Findings, center: Sequence[int], room: int = MOST_BYTES) -> Scene | None:
     """Return the volumes for the viewer; None of a 2-D image, which its pictures show whole.
