@@ -18,7 +18,7 @@ from benchmarks import store
 __all__ = ["NAMES", "keep", "render"]
 
 #: The studies, in the order of the page.
-NAMES = ("table_5_2", "tumor_brain", "brains", "cardiac", "three_papers", "lungs")
+NAMES = ("table_5_2", "tumor_brain", "brains", "cardiac", "three_papers", "lungs", "brain_slices")
 WORDS = Path(__file__).parent / "words"
 
 #: Sections of ``tables.md`` that the page leaves to the study's own report.
